@@ -1,0 +1,44 @@
+"""The `millrace` command."""
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Runs the command. Exit codes: 0 done, 1 it could not be done, 2 bad input, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command with these arguments and returns its exit code; failures are one line on stderr."""
+    import typer
+
+    from clients.cli.app import app
+    from clients.cli.errors import CommandError
+    from clients.problems import ProblemError, Unreachable
+    from infra.local.errors import BadInputError, StackError
+
+    try:
+        return int(app(arguments, prog_name="millrace", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except CommandError as error:
+        return _fail(str(error), error.code)
+    except StackError as error:
+        return _fail(str(error), 2 if isinstance(error, BadInputError) else 1)
+    except ProblemError as error:
+        said = f"{error.title}: {error.detail}" if error.detail else error.title
+        return _fail(said, 2 if error.is_callers else 1)
+    except Unreachable as error:
+        return _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output has left (`millrace logs | head`); nothing more can be told.
+        sys.stdout = None
+        return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"millrace: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,274 @@
+"""The Python client of Millrace's HTTP API: one object for a gateway and a key."""
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+import httpx
+
+from clients.problems import ProblemError, Unreachable
+
+Json = dict[str, Any]
+Progress = Callable[[int, int], None]
+"""Told bytes sent so far and bytes in all; starts again from 0 when an upload is repeated."""
+
+TRIES: Final = 6
+CHUNK_BYTES: Final = 256 * 1024
+_FIRST_PAUSE_SECONDS: Final = 0.25
+_LONGEST_PAUSE_SECONDS: Final = 10.0
+# A GET and an upload under its key may be sent again whatever became of the first; others only when they
+# certainly did not arrive.
+_REPEATABLE: Final = (httpx.TransportError,)
+_NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout)
+
+
+class Client:
+    """Talks to the gateway at `url` with an API key. Safe to use from one thread at a time.
+
+    Every method raises ProblemError for an answer that is not a success (RFC 9457) and Unreachable when no
+    answer could be had. A 503 and a failed connection are tried again, waiting as Retry-After says.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        timeout: float = 30.0,
+        tries: int = TRIES,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """`timeout` in seconds for each wait on the network, not for a whole upload."""
+        self._tries = tries
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"),
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=timeout,
+            transport=transport,
+            # The key goes to the gateway alone: neither a proxy named in the environment nor another host.
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # Workspaces and keys (an operator's key)
+
+    def create_workspace(self, name: str) -> Json:
+        return self._post("/v1/workspaces", {"name": name})
+
+    def create_workspace_key(self, workspace: str, name: str, scopes: list[str]) -> Json:
+        """The answer holds the key in clear, once."""
+        return self._post(f"/v1/workspaces/{workspace}/keys", {"name": name, "scopes": scopes})
+
+    # Datasets
+
+    def upload(
+        self,
+        path: Path,
+        name: str,
+        *,
+        idempotency_key: str | None = None,
+        progress: Progress = lambda sent, total: None,
+    ) -> Json:
+        """Streams a CSV file as a new version of the dataset `name`.
+
+        Tried again under the same Idempotency-Key, so that it is taken once however often it is sent.
+        Returns {"dataset": …, "job": …, "run": …}. Raises OSError when the file cannot be read.
+        """
+        headers = {
+            "Content-Type": "text/csv",
+            "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
+        }
+
+        def send() -> httpx.Response:
+            with open(path, "rb") as file:
+                total = path.stat().st_size
+                return self._http.post(
+                    "/v1/datasets",
+                    params={"name": name},
+                    headers={**headers, "Content-Length": str(total)},
+                    content=_chunks(file, total, progress),
+                )
+
+        return _json(self._persist(send, _REPEATABLE))
+
+    def datasets(self) -> Iterator[Json]:
+        return self._pages("/v1/datasets")
+
+    def dataset(self, dataset: str) -> Json:
+        return self._get(f"/v1/datasets/{dataset}")
+
+    def rejects(self, dataset: str) -> Iterator[Json]:
+        """The rows that were not loaded: line, column, value, reason."""
+        return self._pages(f"/v1/datasets/{dataset}/rejects")
+
+    # Reports
+
+    def definitions(self) -> Iterator[Json]:
+        return self._pages("/v1/definitions")
+
+    def create_definition(self, **body: Any) -> Json:
+        return self._post("/v1/definitions", body)
+
+    def delete_definition(self, definition: str) -> None:
+        self._delete(f"/v1/definitions/{definition}")
+
+    def renders(self, run: str | None = None) -> Iterator[Json]:
+        return self._pages("/v1/renders", run=run)
+
+    def render(self, render: str) -> Json:
+        """With its artifacts."""
+        return self._get(f"/v1/renders/{render}")
+
+    def download(self, artifact: str, target: Path) -> int:
+        """Writes an artifact's file, whole or not at all; returns its bytes."""
+        draft = target.with_name(f".{target.name}.part")
+
+        def receive() -> httpx.Response:
+            with self._http.stream("GET", f"/v1/artifacts/{artifact}") as answer:
+                if answer.is_error:
+                    answer.read()
+                    return answer
+                _save(answer, draft)
+                return answer
+
+        self._persist(receive, _REPEATABLE)
+        draft.replace(target)
+        return target.stat().st_size
+
+    # Notifications
+
+    def channels(self) -> Iterator[Json]:
+        return self._pages("/v1/channels")
+
+    def create_channel(self, **body: Any) -> Json:
+        return self._post("/v1/channels", body)
+
+    def delete_channel(self, channel: str) -> None:
+        self._delete(f"/v1/channels/{channel}")
+
+    def rules(self) -> Iterator[Json]:
+        return self._pages("/v1/rules")
+
+    def create_rule(self, **body: Any) -> Json:
+        return self._post("/v1/rules", body)
+
+    def delete_rule(self, rule: str) -> None:
+        self._delete(f"/v1/rules/{rule}")
+
+    def messages(self, run: str | None = None) -> Iterator[Json]:
+        return self._pages("/v1/messages", run=run)
+
+    def deliveries(self, run: str | None = None) -> Iterator[Json]:
+        return self._pages("/v1/deliveries", run=run)
+
+    # Runs, jobs, traces
+
+    def runs(self) -> Iterator[Json]:
+        """The newest first."""
+        return self._pages("/v1/runs")
+
+    def run(self, run: str) -> Json:
+        """With its jobs and events from all services."""
+        return self._get(f"/v1/runs/{run}")
+
+    def jobs(self, run: str | None = None, state: str | None = None) -> Iterator[Json]:
+        return self._pages("/v1/jobs", run=run, state=state)
+
+    def job(self, job: str) -> Json:
+        return self._get(f"/v1/jobs/{job}")
+
+    def trace(self, trace: str) -> Json:
+        return self._get(f"/v1/traces/{trace}")
+
+    # Plumbing
+
+    def _get(self, path: str, **query: Any) -> Json:
+        wanted = {name: value for name, value in query.items() if value is not None}
+        return _json(self._persist(lambda: self._http.get(path, params=wanted), _REPEATABLE))
+
+    def _pages(self, path: str, **query: Any) -> Iterator[Json]:
+        """The items of all pages, fetched as they are asked for."""
+        while True:
+            page = self._get(path, **query)
+            yield from page["items"]
+            if not page.get("next"):
+                return
+            query["after"] = page["next"]
+
+    def _post(self, path: str, body: Json) -> Json:
+        return _json(self._persist(lambda: self._http.post(path, json=body), _NEVER_SENT))
+
+    def _delete(self, path: str) -> None:
+        self._persist(lambda: self._http.delete(path), _REPEATABLE)
+
+    def _persist(
+        self, send: Callable[[], httpx.Response], repeatable: tuple[type[httpx.TransportError], ...]
+    ) -> httpx.Response:
+        """Sends until there is an answer other than 503, or the tries are used up."""
+        for tries_left in reversed(range(self._tries)):
+            try:
+                answer = send()
+            except httpx.TransportError as error:
+                if not tries_left or not isinstance(error, repeatable):
+                    raise Unreachable(str(self._http.base_url), error) from error
+                self._pause(self._tries - tries_left)
+                continue
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not tries_left:
+                if not answer.is_success:
+                    raise ProblemError.of(answer)
+                return answer
+            self._pause(self._tries - tries_left, answer.headers.get("Retry-After"))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    @staticmethod
+    def _pause(tries: int, wanted: str | None = None) -> None:
+        """Waits Retry-After's seconds, or longer at each try, spread so that clients do not come in step."""
+        seconds = _FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+        if wanted and wanted.isdecimal():
+            seconds = float(wanted)
+        time.sleep(min(seconds, _LONGEST_PAUSE_SECONDS))
+
+
+def _save(answer: httpx.Response, draft: Path) -> None:
+    try:
+        with open(draft, "wb") as file:
+            for part in answer.iter_bytes():
+                file.write(part)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _chunks(file: IO[bytes], total: int, progress: Progress) -> Iterator[bytes]:
+    """The file in pieces, no more than `total` bytes: what is appended meanwhile is not part of the upload."""
+    sent = 0
+    progress(0, total)
+    while chunk := file.read(min(CHUNK_BYTES, total - sent)):
+        yield chunk
+        sent += len(chunk)
+        progress(sent, total)
+
+
+def _json(answer: httpx.Response) -> Json:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise ProblemError(answer.status_code, "Not Millrace", f"{answer.url.host} did not answer with JSON")
+    return body

@@ -1,0 +1,1 @@
+"""The outside world of `api`: the other services, and OTLP."""

@@ -1,0 +1,50 @@
+"""The HTTP application of `api`: the front door."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from services.api import operations
+from services.api.adapters.peers import Peers
+from services.api.routes import ROUTERS
+from services.api.settings import ApiSettings
+from shared.auth import Principal, Verifier
+from shared.db import Database
+from shared.http import create_app
+
+
+@asynccontextmanager
+async def _peers(app: FastAPI) -> AsyncIterator[None]:
+    app.state.peers = Peers(app.state.settings.service_urls)
+    yield
+    await app.state.peers.close()
+
+
+class KeyVerifier(Verifier):
+    """The gateway's verifier: besides tokens and service accounts it knows the workspaces' API keys."""
+
+    def __init__(self, settings: ApiSettings, database: Database, public_keys: dict[str, Any]) -> None:
+        super().__init__(settings.static_keys, lambda: public_keys)
+        self._database = database
+
+    def verify(self, credential: str) -> Principal:
+        """Raises Unauthenticated."""
+        if credential.startswith(operations.KEY_PREFIX):
+            with self._database.transaction() as session:
+                return operations.authenticate(session, credential)
+        return super().verify(credential)
+
+
+def create() -> FastAPI:
+    settings = ApiSettings()
+    app = create_app("api", settings, ROUTERS, jobs=False, lifespan=_peers)
+    app.state.public_keys = _public_keys(settings)
+    app.state.verifier = KeyVerifier(settings, app.state.database, app.state.public_keys)
+    return app
+
+
+def _public_keys(settings: ApiSettings) -> dict[str, Any]:
+    key = settings.signing_key
+    return {"keys": [key.as_dict(private=False, kid=key.thumbprint(), use="sig", alg="Ed25519")]}

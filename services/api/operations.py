@@ -1,0 +1,126 @@
+"""Use cases of `api`: workspaces, keys, runs, spans."""
+
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session
+
+from services.api import repository
+from services.api.domain import Standing
+from services.api.errors import ScopeUnknown, WorkspaceExists
+from services.api.models import ApiKey, AuditEntry, Run, RunEvent, Span, Workspace
+from shared import ids
+from shared.auth import WORKSPACE_SCOPES, Principal, digest
+from shared.contracts.api import WorkspaceCreated
+from shared.contracts.envelope import Envelope
+from shared.errors import NotFound, Unauthenticated
+from shared.ledger.enqueue import Origin, publish
+
+KEY_PREFIX = "mr_"
+SHOWN_CHARACTERS = 10
+"""So much of a key is kept readable, for people to tell their keys apart."""
+
+
+def create_workspace(session: Session, caller: Principal, name: str) -> Workspace:
+    """Raises WorkspaceExists."""
+    workspace = Workspace(id=ids.draw(), name=name, created_at=datetime.now(UTC))
+    if not repository.add_workspace(session, workspace):
+        raise WorkspaceExists(f"There is a workspace named {name!r} already.", name=name)
+    _audit(session, workspace.id, caller, "workspace.create", str(workspace.id), name=name)
+    session.info["origin"] = Origin.request(workspace.id)
+    publish(session, WorkspaceCreated(workspace_id=workspace.id, name=name), subject=workspace.id)
+    return workspace
+
+
+def create_key(
+    session: Session, caller: Principal, workspace: UUID, name: str, scopes: Sequence[str]
+) -> tuple[ApiKey, str]:
+    """A new key of the workspace, and its text, which is shown now and never again."""
+    if unknown := sorted(set(scopes) - set(WORKSPACE_SCOPES)):
+        raise ScopeUnknown(f"Unknown scope: {', '.join(unknown)}. Known: {', '.join(WORKSPACE_SCOPES)}.")
+    if repository.find_workspace(session, workspace) is None:
+        raise NotFound("There is no such workspace.", id=str(workspace))
+    text = KEY_PREFIX + secrets.token_urlsafe(32)
+    key = ApiKey(
+        id=ids.draw(),
+        workspace=workspace,
+        name=name,
+        prefix=text[:SHOWN_CHARACTERS],
+        digest=digest(text),
+        scopes=sorted(set(scopes)),
+        created_at=datetime.now(UTC),
+    )
+    session.add(key)
+    _audit(session, workspace, caller, "key.create", str(key.id), name=name, scopes=key.scopes)
+    return key, text
+
+
+def revoke_key(session: Session, caller: Principal, workspace: UUID, id: UUID) -> None:
+    """Raises NotFound."""
+    if repository.revoke_key(session, workspace, id, datetime.now(UTC)) is None:
+        raise NotFound("There is no such key.", id=str(id))
+    _audit(session, workspace, caller, "key.revoke", str(id))
+
+
+def authenticate(session: Session, text: str) -> Principal:
+    """The principal of an API key. Raises Unauthenticated."""
+    key = repository.find_key(session, digest(text))
+    if key is None:
+        raise Unauthenticated("The key is not known.")
+    return Principal(f"key:{key.prefix}", frozenset(key.scopes), key.workspace)
+
+
+def begin_run(session: Session, workspace: UUID, run: UUID, trace_id: str | None) -> None:
+    """Enter a run as soon as its request was accepted, so that it is listed before its first event."""
+    repository.upsert_run(session, _run(workspace, run, trace_id, ids.time_of(run)))
+
+
+def record_event(session: Session, event: Envelope) -> None:
+    """Keep a completion event; receiving it twice keeps it once."""
+    trace_id = event.traceparent.split("-")[1] if event.traceparent else None
+    repository.upsert_run(session, _run(event.workspace, event.runid, trace_id, ids.time_of(event.runid)))
+    repository.add_run_event(
+        session,
+        RunEvent(
+            id=event.id,
+            run=event.runid,
+            workspace=event.workspace,
+            type=event.type,
+            source=event.source,
+            subject=event.subject,
+            time=event.time,
+            causation=event.causationid,
+            data=event.data,
+        ),
+    )
+
+
+def keep_standing(session: Session, run: Run, found: Standing) -> None:
+    """Write down how the run stands, when that has changed."""
+    if (run.state, run.reason) != (found.state, found.reason):
+        repository.set_run(session, run.id, found.state, found.reason, found.finished_at)
+
+
+def store_spans(session: Session, spans: list[dict[str, Any]]) -> None:
+    repository.add_spans(session, spans)
+
+
+def show_trace(session: Session, workspace: UUID, trace_id: str) -> Sequence[Span]:
+    """The workspace's spans of the trace. Raises NotFound when it has none."""
+    spans = repository.list_spans(session, workspace, trace_id)
+    if not spans:
+        raise NotFound("There is no such trace.", trace_id=trace_id)
+    return spans
+
+
+def _run(workspace: UUID, run: UUID, trace_id: str | None, created_at: datetime) -> Run:
+    return Run(id=run, workspace=workspace, trace_id=trace_id, state="running", created_at=created_at)
+
+
+def _audit(session: Session, workspace: UUID, caller: Principal, action: str, subject: str, **facts: Any) -> None:
+    session.add(
+        AuditEntry(id=ids.draw(), workspace=workspace, actor=caller.name, action=action, subject=subject, facts=facts)
+    )

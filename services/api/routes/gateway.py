@@ -1,0 +1,87 @@
+"""The gateway: public routes of the other services under the same paths, for a key instead of a token."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import httpx
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from opentelemetry import trace
+
+from services.api import operations
+from services.api.adapters.peers import Answer
+from shared.auth import Principal, issue
+from shared.errors import NotFound
+from shared.http.dependencies import caller_of
+
+router = APIRouter(include_in_schema=False)
+
+SERVICES = {
+    "datasets": "ingest",
+    "definitions": "reports",
+    "renders": "reports",
+    "artifacts": "reports",
+    "channels": "notifications",
+    "rules": "notifications",
+    "messages": "notifications",
+    "deliveries": "notifications",
+}
+"""First part of the path → the service that has it."""
+
+
+@router.api_route("/v1/{resource}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+@router.api_route("/v1/{resource}/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+async def forward(resource: str, request: Request, caller: Principal = Depends(caller_of)) -> Response:
+    """Pass the request on, body and answer as streams. Bodies of any size pass through in small pieces."""
+    if resource not in SERVICES:
+        raise NotFound("There is no such route.")
+    has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
+    answer = await request.app.state.peers.forward(
+        SERVICES[resource],
+        request.method,
+        request.url.path,
+        request.url.query,
+        request.headers,
+        issue(request.app.state.settings.signing_key, caller),
+        request.stream() if has_body else None,
+    )
+    if answer.status == 202 and caller.workspace is not None:
+        return await _accepted(request, caller.workspace, answer)
+    return StreamingResponse(_body(answer.response), answer.status, answer.headers)
+
+
+async def _accepted(request: Request, workspace: UUID, answer: Answer) -> Response:
+    """Enter the run that was begun, so that it is listed at once. If we die before, its first event enters it."""
+    body = await _read(answer.response)
+    run = body.get("run", {}).get("id")
+    if run is not None:
+        current = trace.get_current_span().get_span_context()
+        trace_id = f"{current.trace_id:032x}" if current.is_valid else None
+        await to_thread.run_sync(_begin_run, request, workspace, UUID(run), trace_id)
+    headers = {name: value for name, value in answer.headers.items() if name in ("location", "retry-after")}
+    return JSONResponse(body, 202, headers)
+
+
+def _begin_run(request: Request, workspace: UUID, run: UUID, trace_id: str | None) -> None:
+    with request.app.state.database.transaction() as session:
+        operations.begin_run(session, workspace, run, trace_id)
+
+
+async def _read(response: httpx.Response) -> dict[str, Any]:
+    try:
+        await response.aread()
+        found: dict[str, Any] = response.json()
+        return found
+    finally:
+        await response.aclose()
+
+
+async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it comes, encoded as it is; closed also when the client goes away."""
+    try:
+        async for chunk in response.aiter_raw():
+            yield chunk
+    finally:
+        await response.aclose()

@@ -1,0 +1,157 @@
+"""Runs, and the jobs of all services."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Request
+from sqlmodel import Session
+
+from services.api import operations, repository
+from services.api.domain import standing
+from services.api.models import Run
+from services.api.schemas import RunBody, RunPage, RunSummary
+from shared import ids
+from shared.auth import Principal, issue
+from shared.contracts.envelope import Envelope
+from shared.db import raw
+from shared.errors import NotFound
+from shared.http import Caller, PageLimit, Transaction, requires
+from shared.http.bodies import JobBody, JobDetail, JobPage, RunPart
+from shared.ledger import queries
+
+router = APIRouter(tags=["runs"])
+Reader = Annotated[Principal, Depends(requires("read"))]
+
+
+@router.get("/v1/runs")
+def list_runs(caller: Caller.Read, session: Transaction, after: UUID | None = None, limit: PageLimit = 50) -> RunPage:
+    """The workspace's runs, newest first, as they stood when last looked at."""
+    assert caller.workspace is not None
+    rows = repository.list_runs(session, caller.workspace, after, limit + 1)
+    page = [RunSummary(**_summary(row)) for row in rows[:limit]]
+    return RunPage(items=page, next=page[-1].id if len(rows) > limit else None)
+
+
+@router.get("/v1/runs/{id}")
+async def show_run(caller: Reader, request: Request, id: UUID) -> RunBody:
+    """The whole chain of a run, asked of every service now."""
+    parts, unreachable = await _parts(caller, request, id)
+    jobs = sorted((job for part in parts for job in part.jobs), key=lambda job: job.id)
+    events = sorted((event for part in parts for event in part.events), key=lambda event: event.id)
+    return await to_thread.run_sync(_show, caller, request, id, jobs, events, unreachable)
+
+
+def _show(
+    caller: Principal, request: Request, id: UUID, jobs: list[JobBody], events: list[Envelope], unreachable: list[str]
+) -> RunBody:
+    assert caller.workspace is not None
+    with request.app.state.database.transaction() as session:
+        run = repository.find_run(session, caller.workspace, id)
+        if run is None:
+            if not jobs and not events:
+                raise NotFound("There is no such run.", id=str(id))
+            trace = jobs[0].trace_id if jobs else None
+            run = Run(id=id, workspace=caller.workspace, trace_id=trace, state="running", created_at=ids.time_of(id))
+        if unreachable:
+            events = _with_recorded(session, id, events)
+        found = standing(jobs, events, unreachable)
+        operations.keep_standing(session, run, found)
+        summary = _summary(run) | {"state": found.state, "reason": found.reason, "finished_at": found.finished_at}
+    return RunBody(**summary, jobs=jobs, events=events, unreachable=unreachable)
+
+
+def _with_recorded(session: Session, run: UUID, events: list[Envelope]) -> list[Envelope]:
+    """The events that the read model kept of services that do not answer now."""
+    known = {event.id for event in events}
+    recorded = [
+        Envelope(
+            id=row.id,
+            source=row.source,
+            type=row.type,
+            subject=row.subject,
+            time=row.time,
+            workspace=row.workspace,
+            runid=row.run,
+            causationid=row.causation,
+            data=row.data,
+        )
+        for row in repository.list_run_events(session, run)
+        if row.id not in known
+    ]
+    return sorted([*events, *recorded], key=lambda event: event.id)
+
+
+async def _parts(caller: Principal, request: Request, id: UUID) -> tuple[list[RunPart], list[str]]:
+    found, failed = await request.app.state.peers.ask_all(f"/v1/runs/{id}/part", _token(caller, request), {})
+    own = await to_thread.run_sync(_own_part, caller, request, id)
+    return [own, *(RunPart.model_validate(part) for part in found.values() if part)], failed
+
+
+def _own_part(caller: Principal, request: Request, id: UUID) -> RunPart:
+    assert caller.workspace is not None
+    with request.app.state.database.transaction() as session:
+        return RunPart.model_validate(queries.part_of_run(raw(session), "api", caller.workspace, id))
+
+
+@router.get("/v1/jobs")
+async def list_jobs(
+    caller: Reader,
+    request: Request,
+    run: UUID | None = None,
+    state: str | None = None,
+    kind: str | None = None,
+    after: UUID | None = None,
+    limit: PageLimit = 100,
+) -> JobPage:
+    """Jobs of all services, newest first."""
+    filters = {"run": run, "state": state, "kind": kind, "after": after}
+    params: dict[str, Any] = {name: str(value) for name, value in filters.items() if value is not None}
+    found, _ = await request.app.state.peers.ask_all("/v1/jobs", _token(caller, request), {**params, "limit": limit})
+    own = await to_thread.run_sync(_own_jobs, caller, request, filters, limit)
+    pages = [own, *(JobPage.model_validate(page) for page in found.values() if page)]
+    return _merge(pages, limit)
+
+
+def _own_jobs(caller: Principal, request: Request, filters: dict[str, Any], limit: int) -> JobPage:
+    assert caller.workspace is not None
+    with request.app.state.database.transaction() as session:
+        return JobPage.model_validate(queries.list_jobs(raw(session), "api", caller.workspace, **filters, limit=limit))
+
+
+def _merge(pages: Sequence[JobPage], limit: int) -> JobPage:
+    """One page of all: ids begin with a time, so the order and the cursor hold across services."""
+    items = sorted((job for page in pages for job in page.items), key=lambda job: job.id, reverse=True)
+    more = len(items) > limit or any(page.next for page in pages)
+    return JobPage(items=items[:limit], next=items[limit - 1].id if more and len(items) >= limit else None)
+
+
+@router.get("/v1/jobs/{id}")
+async def show_job(caller: Reader, request: Request, id: UUID) -> JobDetail:
+    """One job of whichever service has it, with every attempt."""
+    found, failed = await request.app.state.peers.ask_all(f"/v1/jobs/{id}", _token(caller, request), {})
+    for answer in found.values():
+        if answer is not None:
+            return JobDetail.model_validate(answer)
+    own = await to_thread.run_sync(_own_job, caller, request, id)
+    if own is None:
+        raise NotFound("There is no such job.", id=str(id), unreachable=failed)
+    return own
+
+
+def _own_job(caller: Principal, request: Request, id: UUID) -> JobDetail | None:
+    assert caller.workspace is not None
+    with request.app.state.database.transaction() as session:
+        try:
+            return JobDetail.model_validate(queries.show_job(raw(session), "api", caller.workspace, id))
+        except NotFound:
+            return None
+
+
+def _token(caller: Principal, request: Request) -> str:
+    return issue(request.app.state.settings.signing_key, caller)
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    return {**run.model_dump(), "url": f"/v1/runs/{run.id}"}

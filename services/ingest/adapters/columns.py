@@ -1,0 +1,149 @@
+"""The typing rules of `domain` as SQL over text columns, and their count over the whole file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.ingest.adapters.engine import Engine, literal
+from services.ingest.domain import (
+    CANDIDATES,
+    LEADING_ZERO,
+    LONG_WHOLE,
+    MAX_DECIMAL_DIGITS,
+    NUMBERS,
+    PATTERNS,
+    TEXT,
+    ColumnType,
+    Kind,
+    Tally,
+    can_still_be,
+    decided,
+)
+
+COLUMNS_A_QUERY: Final = 64
+"""More columns are counted in several passes, to bound the query's size."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A column's type, and how many of its values do not fit it."""
+
+    type: ColumnType
+    misfits: int
+
+
+def decide(engine: Engine, columns: int, files: Sequence[str], rows: Sequence[int]) -> list[Decision]:
+    """The types of the text columns `c0`, `c1`, … of `files`, which hold `rows` rows each."""
+    found = [Decision(TEXT, 0)] * columns
+    able = _plausible(engine, columns, files, rows)
+    while able := {i: kinds for i, kinds in able.items() if kinds}:
+        for i, tally in _count(engine, {i: kinds[:1] for i, kinds in able.items()}, files).items():
+            kind, *able[i] = able[i]
+            if can_still_be(kind, tally, 0):
+                found[i] = Decision(decided(kind, tally), tally.values - tally.fits[kind])
+                able[i] = []
+    return found
+
+
+def _plausible(
+    engine: Engine, columns: int, files: Sequence[str], rows: Sequence[int]
+) -> dict[int, list[Kind]]:
+    """The kinds that each column may still be after a look at the first tenth of the files.
+
+    A tenth is enough to rule most kinds out for good: it holds more misfits than the threshold forgives.
+    """
+    some = (len(files) + 9) // 10
+    tallies = _count(engine, {i: CANDIDATES for i in range(columns)}, files[:some])
+    left = sum(rows[some:])
+    return {
+        i: [kind for kind in CANDIDATES if can_still_be(kind, tally, left)] for i, tally in tallies.items()
+    }
+
+
+def _count(engine: Engine, asked: dict[int, Sequence[Kind]], files: Sequence[str]) -> dict[int, Tally]:
+    columns = list(asked)
+    tallies: dict[int, Tally] = {}
+    for start in range(0, len(columns), COLUMNS_A_QUERY):
+        part = {i: asked[i] for i in columns[start : start + COLUMNS_A_QUERY]}
+        terms = [term for i, kinds in part.items() for term in _terms(f"c{i}", kinds)]
+        counted = iter(engine.row(f"SELECT {', '.join(terms)} FROM {text_files(files)}"))
+        for i, kinds in part.items():
+            values = next(counted)
+            fitting = {kind: next(counted) for kind in kinds}
+            tallies[i] = Tally(values, fitting, next(counted), next(counted), next(counted))
+    return tallies
+
+
+def _terms(column: str, kinds: Sequence[Kind]) -> list[str]:
+    """The aggregates that make a Tally, in the order of its fields."""
+    zeros = whole = fraction = "0"
+    if NUMBERS & set(kinds):
+        zeros = f"count(*) FILTER (regexp_full_match({column}, {literal(LEADING_ZERO)}))"
+    if Kind.DECIMAL in kinds:
+        fit = fits(Kind.DECIMAL, column)
+        whole = f"coalesce(max({_whole_digits(column)}) FILTER ({fit}), 0)"
+        fraction = f"coalesce(max({_fraction_digits(column)}) FILTER ({fit}), 0)"
+    counts = [f"count(*) FILTER ({fits(kind, column)})" for kind in kinds]
+    return [f"count({column})", *counts, zeros, whole, fraction]
+
+
+def fits(kind: Kind, column: str) -> str:
+    """An SQL condition: true for the values of `column` that are of `kind`, false for others and for NULL."""
+    condition = f"coalesce(regexp_full_match({column}, {literal(PATTERNS[kind])}), false)"
+    if (also := _also(kind, column)) is None:
+        return condition
+    return f"(CASE WHEN {condition} THEN coalesce({also}, false) ELSE false END)"
+
+
+def _also(kind: Kind, column: str) -> str | None:
+    """What the pattern alone does not settle: ranges, and days that no calendar has."""
+    match kind:
+        case Kind.BIGINT:
+            return f"TRY_CAST({column} AS BIGINT) IS NOT NULL"
+        case Kind.DECIMAL:
+            return f"{_whole_digits(column)} + {_fraction_digits(column)} <= {MAX_DECIMAL_DIGITS}"
+        case Kind.DOUBLE:
+            value = f"TRY_CAST({column} AS DOUBLE)"
+            vanished = f"{value} = 0 AND regexp_matches({column}, '^[^eE]*[1-9]')"
+            too_long = f"regexp_full_match({column}, {literal(LONG_WHOLE)})"
+            return f"isfinite({value}) AND NOT ({vanished}) AND NOT {too_long}"
+        case Kind.DATE:
+            return f"TRY_CAST({column} AS DATE) >= DATE '0001-01-01'"
+        case Kind.TIMESTAMP:
+            return _in_years(column, "TIMESTAMP")
+        case Kind.TIMESTAMP_ZONED:
+            return _in_years(column, "TIMESTAMPTZ")
+        case _:
+            return None
+
+
+def _in_years(column: str, sql_type: str) -> str:
+    value = f"TRY_CAST({column} AS {sql_type})"
+    first, after = f"{sql_type} '0001-01-01 00:00:00'", f"{sql_type} '10000-01-01 00:00:00'"
+    return f"{value} >= {first} AND {value} < {after}"
+
+
+def _whole_digits(column: str) -> str:
+    return f"greatest(1, length(split_part(ltrim({column}, '-'), '.', 1)))"
+
+
+def _fraction_digits(column: str) -> str:
+    return f"length(split_part({column}, '.', 2))"
+
+
+def converted(column_type: ColumnType, column: str) -> str:
+    """The typed value of a text that fits. Loud, not NULL, should one not fit after all."""
+    match column_type.kind:
+        case Kind.TEXT:
+            return column
+        case Kind.DECIMAL:
+            return f"CAST({column} AS DECIMAL({column_type.precision}, {column_type.scale}))"
+        case Kind.TIMESTAMP_ZONED:
+            return f"make_timestamp(epoch_us(CAST({column} AS TIMESTAMPTZ)))"
+        case kind:
+            return f"CAST({column} AS {kind.value.upper()})"
+
+
+def text_files(files: Sequence[str]) -> str:
+    """The text files as a table."""
+    return f"read_parquet([{', '.join(literal(file) for file in files)}])"

@@ -1,0 +1,193 @@
+"""CSV in, Parquet out: every value as text first, then typed strictly over the whole file.
+
+    source --read, check, cut into rows--> text parts (Parquet) --count--> types
+                       |                                            |
+                       +--- rows of the wrong shape                 +--- values of the wrong type
+                                     \\---------- rejects ----------/
+
+Memory is bounded by constants: a block (1 MiB), an unfinished row (2 MiB), a part (PART_BYTES), DuckDB's limit.
+Scratch holds up to about the source's size. All of it can be thrown away: a load that died starts again.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from services.ingest.adapters.columns import Decision, converted, decide, fits, text_files
+from services.ingest.adapters.engine import Engine, identifier, literal, opened
+from services.ingest.adapters.profile import ColumnProfile, profile
+from services.ingest.adapters.rejects import RejectFile, write_rejects
+from services.ingest.adapters.rows import MAX_ROW_BYTES
+from services.ingest.adapters.source import Header, Source, read_header
+from services.ingest.adapters.splitter import Batch, Splitter
+from services.ingest.errors import NoValidRows
+
+PART_BYTES: Final = 32 * 1024 * 1024
+"""Rows go to the engine in parts of about so many bytes."""
+ROW_GROUP: Final = (2_048, 122_880)
+"""Least and most rows in a row group of the stored Parquet."""
+_READ_SHARE: Final = 70
+"""Per cent of the progress that reading is; typing, storing and profiling are the rest."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """`rows_loaded + rows_rejected` are the file's data rows; a rejected row has one or more `rejects`."""
+
+    rows_loaded: int
+    rows_rejected: int
+    rejects: int
+    delimiter: str
+    columns: list[ColumnProfile]
+
+
+def load_csv(source: Path, target: Path, rejects: Path, *, scratch: Path, progress: Progress) -> LoadResult:
+    """Loads the CSV file `source` as Parquet (zstd) at `target`, and what was kept out at `rejects`.
+
+    `rejects` has the columns line (1-based, physical, where the row begins), column (NULL: the row as a whole),
+    value (the first 1,000 characters), code, text; in the file's order. A file with a header alone gives a
+    dataset of no rows. `scratch` is an existing directory that the caller empties, whatever happens.
+    `progress(done, total)` is called often, in bytes of the source; what it raises ends the load.
+
+    Raises FileRefused when the file as a whole cannot be loaded; NoValidRows after `rejects` is written.
+    """
+    size = source.stat().st_size
+
+    def step(percent: int) -> None:
+        progress(size * percent // 100, size)
+
+    with opened(scratch, [target, rejects]) as engine:
+        text = _read(engine, source, scratch, lambda done: progress(done * _READ_SHARE // 100, size))
+        decisions = decide(engine, len(text.header.columns), text.files, text.rows)
+        step(75)
+        loaded = engine.copy(_typed(text, decisions), target, f"COMPRESSION zstd, ROW_GROUP_SIZE {text.row_group}")
+        step(90)
+        count = write_rejects(engine, text.rejects, text.header.columns, decisions, text.files, rejects)
+        rejected = text.rows_rejected + sum(text.rows) - loaded
+        if rejected and not loaded:
+            raise _none_valid(engine, rejects, rejected)
+        columns = profile(engine, target, text.header.columns, [decision.type for decision in decisions])
+        step(100)
+    return LoadResult(loaded, rejected, count, text.header.delimiter.decode(), columns)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The file as text columns `line`, `c0`, `c1`, … in Parquet files of `rows` rows each."""
+
+    header: Header
+    files: list[str]
+    rows: list[int]
+    rows_rejected: int
+    rejects: Path
+
+    @property
+    def row_group(self) -> int:
+        """Rows that together are at most about two parts, wherever in the file they stand."""
+        least, most = ROW_GROUP
+        return max(least, min([most, *self.rows[:-1]]))
+
+
+def _read(engine: Engine, source: Path, scratch: Path, progress: Callable[[int], None]) -> _Text:
+    """Cuts the file into rows on this thread while the engine stores the part before on another."""
+    with (
+        source.open("rb", buffering=0) as file,
+        RejectFile(scratch / "rejects.csv") as rejects,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        blocks = Source(file).blocks()
+        header = read_header(blocks)
+        splitter = Splitter(header.delimiter, header.columns, header.line, rejects.add)
+        parts = _Parts(engine, thread, scratch, header)
+        try:
+            for block in chain([header.rest], blocks):
+                splitter.feed(block)
+                if splitter.batch.bytes >= PART_BYTES:
+                    parts.store(splitter.take())
+                progress(file.tell())
+            splitter.finish()
+            if splitter.batch.rows or not parts.files:
+                parts.store(splitter.take())
+            parts.wait()
+        except BaseException:
+            engine.interrupt()
+            raise
+    return _Text(header, parts.files, parts.rows, splitter.rows_rejected, rejects.path)
+
+
+class _Parts:
+    """The text columns' files, stored one behind the other on `thread`."""
+
+    def __init__(self, engine: Engine, thread: ThreadPoolExecutor, scratch: Path, header: Header) -> None:
+        self._engine = engine
+        self._thread = thread
+        self._scratch = scratch
+        self._header = header
+        self._stored: Future[None] | None = None
+        self.files: list[str] = []
+        self.rows: list[int] = []
+
+    def store(self, batch: Batch) -> None:
+        """Begins to store the batch; waits for the one before, so that at most two are in memory."""
+        self.wait()
+        file = self._scratch / f"text-{len(self.files):05}.parquet"
+        self.files.append(str(file))
+        self.rows.append(batch.rows)
+        self._stored = self._thread.submit(self._store, batch, file)
+
+    def wait(self) -> None:
+        if self._stored is not None:
+            self._stored.result()
+
+    def _store(self, batch: Batch, file: Path) -> None:
+        rows = file.with_suffix(".csv")
+        with rows.open("wb") as out:
+            out.writelines(batch.parts)
+        batch.parts.clear()
+        self._engine.copy(_parsed(rows, self._header, parallel=batch.simple), file, "COMPRESSION lz4")
+        counted = self._engine.row(f"SELECT count(*), coalesce(sum(line), 0) FROM {literal(file)}")
+        if counted != (batch.rows, batch.lines):
+            # A bug in one of the two parsers, never the user's doing: fail loudly rather than lose a row.
+            raise RuntimeError(f"stored (rows, sum of lines) {counted}, expected {(batch.rows, batch.lines)}")
+        rows.unlink()
+
+
+def _parsed(rows: Path, header: Header, *, parallel: bool) -> str:
+    """A query over checked rows: everything is told, nothing is sniffed, every value is text."""
+    columns = {"line": "BIGINT"} | {f"c{i}": "VARCHAR" for i in range(len(header.columns))}
+    described = ", ".join(f"{name}: {literal(kind)}" for name, kind in columns.items())
+    return (
+        f"SELECT * FROM read_csv({literal(rows)}, auto_detect = false, header = false, strict_mode = true, "
+        f"delim = {literal(header.delimiter.decode())}, quote = '\"', escape = '\"', new_line = '\\n', "
+        f"nullstr = '', columns = {{{described}}}, parallel = {parallel}, "
+        # Quoting can double a row's quotes, and the line number comes before it.
+        f"max_line_size = {3 * MAX_ROW_BYTES}, buffer_size = {4 * MAX_ROW_BYTES})"
+    )
+
+
+def _typed(text: _Text, decisions: Sequence[Decision]) -> str:
+    """The rows of which every value fits, typed, under the header's names."""
+    columns = ", ".join(
+        f"{converted(decision.type, f'c{i}')} AS {identifier(name)}"
+        for i, (name, decision) in enumerate(zip(text.header.columns, decisions, strict=True))
+    )
+    conditions = [
+        f"(c{i} IS NULL OR {fits(decision.type.kind, f'c{i}')})"
+        for i, decision in enumerate(decisions)
+        if decision.misfits
+    ]
+    return f"SELECT {columns} FROM {text_files(text.files)} WHERE {' AND '.join(conditions) or 'true'}"
+
+
+def _none_valid(engine: Engine, rejects: Path, rows: int) -> NoValidRows:
+    text, line, count = engine.row(
+        f"SELECT arg_min(text, line), min(line), count(*) FROM {literal(rejects)} "
+        "GROUP BY code ORDER BY count(*) DESC, code LIMIT 1"
+    )
+    detail = f"All {rows:,} rows were rejected; {count:,} times as on line {line:,}: {text}"
+    return NoValidRows(detail, rows_rejected=rows)

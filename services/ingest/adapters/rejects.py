@@ -1,0 +1,87 @@
+"""What is kept out of a dataset, row by row and value by value, with the reason."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from services.ingest.adapters.columns import Decision, fits, text_files
+from services.ingest.adapters.engine import Engine, literal
+from services.ingest.adapters.rows import MAX_ROW_BYTES, MAX_VALUE_CHARS
+from services.ingest.adapters.splitter import Reject
+from services.ingest.domain import ColumnType, Kind
+
+_WANTED: Final = {
+    Kind.BOOLEAN: "true or false",
+    Kind.BIGINT: "a whole number of at most 64 bits",
+    Kind.DECIMAL: "a decimal number such as -12.50",
+    Kind.DOUBLE: "a number such as -12.5 or 1.5e-3",
+    Kind.DATE: "a date as YYYY-MM-DD",
+    Kind.TIMESTAMP: "a time as YYYY-MM-DD HH:MM:SS, without a zone",
+    Kind.TIMESTAMP_ZONED: "a time as YYYY-MM-DDTHH:MM:SS with a zone (Z or +02:00)",
+}
+
+
+class RejectFile:
+    """Rejects of the first reading, on disk as they come: a file may be nothing but rejects."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        self._file = self.path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, reject: Reject) -> None:
+        self._writer.writerow((reject.line, reject.column, reject.value, reject.code, reject.text))
+
+
+def write_rejects(
+    engine: Engine,
+    shapes: Path,
+    names: Sequence[str],
+    decisions: Sequence[Decision],
+    files: Sequence[str],
+    target: Path,
+) -> int:
+    """Joins the rejects of shape (`shapes`) and of type into `target`; returns how many there are.
+
+    Ordered by line and, within it, by the columns' order.
+    """
+    queries = [_shape_rejects(shapes, names)]
+    queries += [
+        _type_rejects(i, names[i], decision.type, files)
+        for i, decision in enumerate(decisions)
+        if decision.misfits
+    ]
+    union = " UNION ALL ".join(queries)
+    select = f'SELECT line, "column", "value", code, "text" FROM ({union}) ORDER BY line, place'
+    return engine.copy(select, target, "COMPRESSION zstd")
+
+
+def _shape_rejects(shapes: Path, names: Sequence[str]) -> str:
+    places = ", ".join(literal(name) for name in names)
+    return (
+        f'SELECT line, coalesce(list_position([{places}], "column"), 0) AS place, "column", "value", code, "text" '
+        f"FROM read_csv({literal(shapes)}, auto_detect = false, header = false, strict_mode = true, "
+        "delim = ',', quote = '\"', escape = '\"', new_line = '\\n', nullstr = '', parallel = false, columns = "
+        "{line: 'BIGINT', \"column\": 'VARCHAR', \"value\": 'VARCHAR', code: 'VARCHAR', \"text\": 'VARCHAR'}, "
+        f"max_line_size = {MAX_ROW_BYTES}, buffer_size = {4 * MAX_ROW_BYTES})"
+    )
+
+
+def _type_rejects(i: int, name: str, column_type: ColumnType, files: Sequence[str]) -> str:
+    kind = column_type.kind
+    code, text = f"value.not_{kind}", f"The value is not {_WANTED[kind]}."
+    return (
+        f"SELECT line, {i + 1} AS place, {literal(name)} AS \"column\", left(c{i}, {MAX_VALUE_CHARS}) AS \"value\", "
+        f"{literal(code)} AS code, {literal(text)} AS \"text\" "
+        f"FROM {text_files(files)} WHERE c{i} IS NOT NULL AND NOT {fits(kind, f'c{i}')}"
+    )

@@ -1,0 +1,1 @@
+"""The outside world of reports: DuckDB over Parquet, the chart engine, and the writers of each format."""

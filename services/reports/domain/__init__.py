@@ -1,0 +1,1 @@
+"""Pure rules of reports: definitions, what to compute for them, and how values read. No I/O, no clock."""

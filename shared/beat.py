@@ -1,0 +1,213 @@
+"""Celery Beat's scheduler, ours: the leading Beat of a service dispatches its jobs and looks after its ledger.
+
+Any number of Beats may run. One leads, by a lock that PostgreSQL holds for its connection and gives to the
+next as soon as that connection is gone.
+"""
+
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import psycopg
+import structlog
+from celery.beat import Scheduler as CeleryScheduler
+from sqlalchemy.exc import DBAPIError
+
+from shared import telemetry
+from shared.celery import CeleryBroker, Service
+from shared.contracts.catalog import EVENTS
+from shared.db import Connection
+from shared.ledger import leases, partitions
+from shared.ledger.dispatch import Dispatcher, EventPublisher
+from shared.ledger.feed import Follower
+
+log = structlog.get_logger(__name__)
+
+LEAD = "SELECT pg_try_advisory_lock(hashtext('lead ' || current_schema())) AS leads"
+IDLE_SECONDS = 1.0
+"""Longest wait for a notification: the poll that finds work whose announcement was lost."""
+BUSY_SECONDS = 0.02
+"""Wait while jobs are in the broker: their claims make room."""
+REAP_SECONDS = 2.0
+PARTITION_SECONDS = 3600.0
+
+
+class Scheduler(CeleryScheduler):
+    """`tick()` is one round of the leader; it waits inside, for a notification, so that work starts at once."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._leader: Leader | None = None
+
+    def setup_schedule(self) -> None:
+        return None
+
+    def tick(self, *_: Any, **__: Any) -> float:
+        if self._leader is None:
+            self._leader = Leader(self.app.service, CeleryBroker(self.app))
+        return self._leader.tick()
+
+    def sync(self) -> None:
+        return None
+
+    def close(self) -> None:
+        if self._leader is not None:
+            self._leader.close()
+        telemetry.stop()
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        return {}
+
+    @schedule.setter
+    def schedule(self, _: Any) -> None:
+        return None
+
+    @property
+    def info(self) -> str:
+        return "    . db -> the ledger"
+
+
+class Leader:
+    """Tries to lead; while it leads, it dispatches, places and publishes events, reaps leases, follows feeds."""
+
+    def __init__(self, service: Service, broker: CeleryBroker) -> None:
+        self._service = service
+        self._broker = broker
+        self._connection: Connection | None = None
+        self._began = 0.0
+        self._due: dict[str, float] = {}
+        self._broker_away_until = 0.0
+        self._followers: threading.Thread | None = None
+        self._stopped = threading.Event()
+
+    def tick(self) -> float:
+        """One round; answers how many seconds to wait before the next."""
+        try:
+            if self._connection is None:
+                return self._try_to_lead()
+            return self._round(self._connection)
+        except (psycopg.Error, DBAPIError, OSError) as error:
+            log.error("the database is away", reason=str(error)[:300])
+            self._step_down()
+            return IDLE_SECONDS
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._step_down()
+        self._broker.close()
+
+    def _try_to_lead(self) -> float:
+        telemetry.start(self._service.name)
+        connection = self._service.database.connect()
+        row = connection.execute(LEAD).fetchone()
+        if row is None or not row["leads"]:
+            connection.close()
+            return IDLE_SECONDS
+        log.info("leading")
+        self._connection = connection
+        connection.execute(
+            "SELECT set_config('application_name', current_setting('application_name') || '-leader', false)"
+        )
+        self._listen(connection)
+        settings = self._service.settings
+        self._began = time.monotonic()
+        self._due = {}
+        self._dispatcher = Dispatcher(
+            self._service.name,
+            self._service.queues,
+            self._broker,
+            window=settings.dispatch_window,
+            redispatch_seconds=settings.redispatch_seconds,
+            slots=self._service.concurrency,
+        )
+        self._publisher = EventPublisher(self._service.name, self._broker)
+        self._follow()
+        return 0.0
+
+    def _listen(self, connection: Connection) -> None:
+        row = connection.execute("SELECT 'millrace_' || current_schema() AS channel").fetchone()
+        assert row is not None
+        connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(row["channel"])))
+
+    def _round(self, connection: Connection) -> float:
+        if self._is_due("partitions", PARTITION_SECONDS):
+            partitions.ensure(connection, datetime.now(UTC))
+        if self._is_due("reap", REAP_SECONDS):
+            self._reap(connection)
+        placed = self._publisher.place(connection)
+        given = self._give(connection)
+        if not placed and not given:
+            wait = BUSY_SECONDS if self._dispatcher.waiting else IDLE_SECONDS
+            for _ in connection.notifies(timeout=wait, stop_after=1):
+                pass
+        return 0.0
+
+    def _give(self, connection: Connection) -> int:
+        """Jobs and events to the broker; while it is away they stay where they are, in PostgreSQL."""
+        if time.monotonic() < self._broker_away_until:
+            return 0
+        try:
+            return self._dispatcher.dispatch(connection) + self._publisher.publish(connection)
+        except psycopg.Error:
+            raise
+        except Exception as error:  # kombu's and redis' errors have no common base
+            log.warning("the broker is away", reason=f"{type(error).__name__}: {error}"[:300])
+            self._broker.close()
+            self._broker_away_until = time.monotonic() + 1.0
+            return 0
+
+    def _reap(self, connection: Connection) -> None:
+        settings = self._service.settings
+        if time.monotonic() - self._began > settings.lease_renewal_seconds:
+            # A leader that has just begun may have been away together with the database: workers get
+            # the time of one renewal before their leases count.
+            leases.reap(self._service.database, connection, self._service.tasks, settings.max_crashes)
+        leases.expire(self._service.database, connection, self._service.tasks)
+
+    def _is_due(self, what: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + seconds
+        return True
+
+    def _step_down(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+
+    def _follow(self) -> None:
+        """Feeds are read beside the rounds: a producer that does not answer must not hold dispatch up."""
+        if self._followers is None and self._service.subscriptions:
+            self._followers = threading.Thread(target=self._run_followers, name="followers", daemon=True)
+            self._followers.start()
+
+    def _run_followers(self) -> None:
+        settings = self._service.settings
+        producers = sorted({event.producer() for event in self._service.subscriptions})
+        with httpx.Client(timeout=10.0) as client:
+            while not self._stopped.is_set():
+                for producer in producers if self._connection is not None else ():
+                    self._catch_up(producer, client)
+                self._stopped.wait(settings.follow_seconds)
+
+    def _catch_up(self, producer: str, client: httpx.Client) -> None:
+        settings = self._service.settings
+        types = sorted(
+            event.type
+            for event in EVENTS.values()
+            if event in self._service.subscriptions and event.producer() == producer
+        )
+        url = settings.service_urls.get(producer)
+        if url is None:
+            return
+        follower = Follower(producer, url, settings.service_key.get_secret_value(), types)
+        try:
+            follower.catch_up(self._service.database, self._service.intake, client)
+        except (httpx.HTTPError, ValueError, psycopg.Error, DBAPIError) as error:
+            log.warning("feed not read", producer=producer, reason=str(error)[:300])

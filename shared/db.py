@@ -1,0 +1,184 @@
+"""One service's database: transactions, the wake-up after a commit, migrations.
+
+SQLAlchemy sessions for the services' own tables; the psycopg connection below them (`raw`) for the
+ledger, whose statements are written out.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+from psycopg.rows import dict_row
+from sqlalchemy import Engine, create_engine
+from sqlmodel import Session
+
+Row = dict[str, Any]
+Connection = psycopg.Connection[Row]
+
+
+class Statements(Protocol):
+    """Where the ledger's statements run: a connection of its own, or a session's transaction (`raw`)."""
+
+    def execute(self, query: Any, params: Any = None) -> psycopg.Cursor[Row]: ...
+
+    def cursor(self) -> psycopg.Cursor[Row]: ...
+
+
+class _Raw:
+    """A psycopg connection that SQLAlchemy lent: rows are dictionaries here and stay tuples there."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def execute(self, query: Any, params: Any = None) -> psycopg.Cursor[Row]:
+        return self.cursor().execute(query, params)
+
+    def cursor(self) -> psycopg.Cursor[Row]:
+        return self._connection.cursor(row_factory=dict_row)
+
+
+def raw(session: Session) -> Statements:
+    """The psycopg connection of the session's transaction."""
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    return _Raw(connection)
+
+
+class Database:
+    """Connections of one process to its service's schema. Pools are per process: a fork starts afresh."""
+
+    def __init__(self, url: str, *, application: str, pool_size: int = 5) -> None:
+        self.url = url
+        self.application = application
+        self.pool_size = pool_size
+        self._engine: Engine | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+        self._waker: Waker | None = None
+
+    @property
+    def engine(self) -> Engine:
+        with self._lock:
+            if self._engine is None or self._pid != os.getpid():
+                self._engine, self._waker, self._pid = self._create_engine(), Waker(self), os.getpid()
+            return self._engine
+
+    def _create_engine(self) -> Engine:
+        return create_engine(
+            self.url.replace("postgresql://", "postgresql+psycopg://", 1),
+            pool_size=self.pool_size,
+            max_overflow=self.pool_size,
+            pool_timeout=5,
+            pool_pre_ping=True,
+            connect_args={"application_name": self.application, "connect_timeout": 5},
+        )
+
+    @contextmanager
+    def transaction(self, **info: Any) -> Iterator[Session]:
+        """A session that commits at the end of the block, or rolls back. `info` goes to `session.info`.
+
+        Work enqueued in it is announced after the commit, and only then: NOTIFY inside a transaction
+        would take a lock that makes commits wait for each other. If the process dies before the
+        announcement, the dispatcher's poll finds the work.
+        """
+        engine = self.engine
+        with Session(engine, info=info, expire_on_commit=False) as session, session.begin():
+            yield session
+        if session.info.get("wake") and self._waker is not None:
+            self._waker.wake()
+
+    def connect(self, *, synchronous_commit: bool = True) -> Connection:
+        """A connection of its own, autocommit. The caller keeps and closes it."""
+        options = "" if synchronous_commit else "-c synchronous_commit=off"
+        return psycopg.connect(
+            self.url,
+            autocommit=True,
+            row_factory=dict_row,
+            application_name=self.application,
+            connect_timeout=5,
+            options=options,
+            prepare_threshold=1,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+
+    def dispose(self) -> None:
+        with self._lock:
+            if self._engine is not None and self._pid == os.getpid():
+                self._engine.dispose()
+            if self._waker is not None:
+                self._waker.stop()
+            self._engine = self._waker = None
+
+
+class Waker:
+    """Announces committed work to the dispatcher: one NOTIFY for all that was committed meanwhile."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._wanted = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        self._wanted.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        connection: Connection | None = None
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            if self._stopped:
+                break
+            try:
+                connection = connection or self._database.connect()
+                connection.execute(NOTIFY)
+            except psycopg.Error:
+                connection = None  # the poll finds the work; the next wake connects again
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+
+
+NOTIFY = "SELECT pg_notify('millrace_' || current_schema(), '')"
+"""The channel is the schema's: a dispatcher hears its own service alone."""
+
+
+def migrate(service: str, url: str) -> None:
+    """Bring the schema of `service` to the newest revision. Safe to run from several processes at once."""
+    from alembic import command
+    from alembic.config import Config
+
+    root = Path(__file__).resolve().parent.parent
+    config = Config()
+    config.set_main_option("script_location", str(root / "services" / service / "migrations").replace("%", "%%"))
+    config.attributes["url"] = url
+    command.upgrade(config, "head")
+
+
+def run_migrations() -> None:
+    """What every service's `migrations/env.py` calls."""
+    from alembic import context
+
+    engine = create_engine(context.config.attributes["url"].replace("postgresql://", "postgresql+psycopg://", 1))
+    with engine.connect() as connection:
+        # Transaction-scoped: two containers that start at once migrate one after the other.
+        context.configure(connection=connection, target_metadata=None, version_table="schema_version")
+        with context.begin_transaction():
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('migrate ' || current_schema()))")
+            context.run_migrations()
+    engine.dispose()

@@ -1,0 +1,75 @@
+"""create_app(): a service's FastAPI application with everything that all of them have."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+import httpx
+from fastapi import APIRouter, FastAPI
+
+from shared import telemetry
+from shared.auth import Verifier
+from shared.db import Database
+from shared.http import metrics, problems, routes
+from shared.objects import ObjectStore
+from shared.settings import Settings
+
+VERSION = "0.1.0"
+UNTRACED = "healthz,readyz,metrics,v1/traces$"
+
+
+def create_app(
+    service: str,
+    settings: Settings,
+    routers: Sequence[APIRouter],
+    *,
+    jobs: bool = True,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """The application: `app.state` has service, settings, database, objects and verifier.
+
+    Tokens are verified with the public keys that `api` serves. `jobs=False` leaves out the routes of the
+    service's own jobs: the gateway has its own.
+    """
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        telemetry.configure_logs(service, settings.log_level, settings.log_format)
+        async with lifespan(app) if lifespan is not None else nullcontext():
+            yield
+        app.state.database.dispose()
+        telemetry.stop()
+
+    telemetry.start(service)
+    app = FastAPI(
+        title=f"Millrace {service}", version=VERSION, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.state.service = service
+    app.state.settings = settings
+    app.state.database = Database(settings.dsn, application=f"millrace-{service}-http", pool_size=8)
+    app.state.objects = ObjectStore(settings.objects_url)
+    app.state.verifier = Verifier(settings.static_keys, _fetch_from(settings))
+    problems.install(app)
+    metrics.install(app, service)
+    for router in (routes.router, routes.feed, *([routes.jobs] if jobs else []), *routers):
+        app.include_router(router)
+    _trace(app)
+    return app
+
+
+def _fetch_from(settings: Settings) -> Callable[[], dict[str, Any]]:
+    def fetch() -> dict[str, Any]:
+        answer = httpx.get(f"{settings.service_urls['api']}/.well-known/jwks.json", timeout=5.0)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    return fetch
+
+
+def _trace(app: FastAPI) -> None:
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+    FastAPIInstrumentor.instrument_app(
+        app, tracer_provider=telemetry.provider(), excluded_urls=UNTRACED, exclude_spans=["send", "receive"]
+    )

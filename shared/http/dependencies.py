@@ -1,0 +1,89 @@
+"""What routes ask for: the caller with the scope they need, and a transaction."""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request
+from sqlmodel import Session
+
+from shared import telemetry
+from shared.auth import Principal
+from shared.db import Database
+from shared.errors import Forbidden, Unauthenticated
+from shared.ledger.enqueue import Origin
+
+
+def credential(request: Request) -> str:
+    """The key or token of the request: `Authorization: Bearer …`, or Basic with it as the password."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            pass
+    raise Unauthenticated("A key is needed: Authorization: Bearer <key>.")
+
+
+def caller_of(request: Request) -> Principal:
+    """The authenticated caller, whatever its scopes."""
+    principal: Principal = request.app.state.verifier.verify(credential(request))
+    if principal.workspace is not None:
+        telemetry.belongs_to(principal.workspace)
+    return principal
+
+
+def requires(scope: str) -> Callable[[Request], Principal]:
+    """A dependency that answers the caller, or refuses one without `scope`.
+
+    The scopes of workspaces (read, write, admin) are given to callers of a workspace alone.
+    """
+
+    def check(request: Request) -> Principal:
+        principal = caller_of(request)
+        if scope not in principal.scopes:
+            raise Forbidden(f"This needs a key with the scope {scope!r}.", scope=scope)
+        if scope in ("read", "write", "admin") and principal.workspace is None:
+            raise Forbidden("This needs a key of a workspace.")
+        return principal
+
+    check.scope = scope  # type: ignore[attr-defined]  # read by the test that walks every route
+    return check
+
+
+class Caller:
+    """Annotations for routes: `caller: Caller.Read`."""
+
+    Read = Annotated[Principal, Depends(requires("read"))]
+    Write = Annotated[Principal, Depends(requires("write"))]
+    Admin = Annotated[Principal, Depends(requires("admin"))]
+
+
+def _database(request: Request) -> Database:
+    found: Database = request.app.state.database
+    return found
+
+
+def _transaction(request: Request) -> Iterator[Session]:
+    with request.app.state.database.transaction() as session:
+        yield session
+
+
+Ledger = Annotated[Database, Depends(_database)]
+Transaction = Annotated[Session, Depends(_transaction, scope="function")]
+"""A session that commits before the answer is sent: a 2xx means that it is stored."""
+PageLimit = Annotated[int, Query(ge=1, le=500, description="At most so many items.")]
+
+
+def begin_run(session: Session, caller: Principal) -> Origin:
+    """Make the transaction the start of a new run of the caller's workspace; answers its origin."""
+    assert caller.workspace is not None
+    origin = Origin.request(caller.workspace)
+    session.info["origin"] = origin
+    return origin
+
+
+Json = dict[str, Any]

@@ -1,0 +1,37 @@
+"""HTTP metrics of a service, in Prometheus' terms."""
+
+import time
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import Counter, Histogram
+
+REQUESTS = Counter("millrace_http_requests_total", "Requests answered", ["service", "method", "route", "status"])
+SECONDS = Histogram("millrace_http_request_seconds", "Time to the answer's start", ["service", "method", "route"])
+
+
+class MetricsMiddleware:
+    """Counts and times requests by route template, never by path: its cardinality is the API's own."""
+
+    def __init__(self, app: Any, service: str) -> None:
+        self.app = app
+        self.service = service
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def observe(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "(none)")
+                REQUESTS.labels(self.service, scope["method"], route, message["status"]).inc()
+                SECONDS.labels(self.service, scope["method"], route).observe(time.perf_counter() - began)
+            await send(message)
+
+        await self.app(scope, receive, observe)
+
+
+def install(app: FastAPI, service: str) -> None:
+    app.add_middleware(MetricsMiddleware, service=service)

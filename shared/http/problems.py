@@ -1,0 +1,90 @@
+"""Every error answer is a problem of RFC 9457 (application/problem+json)."""
+
+from typing import Any
+
+import psycopg
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from shared.errors import MillraceError, Unauthenticated, Unavailable
+
+log = structlog.get_logger(__name__)
+
+
+def problem(status: int, code: str, title: str, detail: str, **facts: Any) -> JSONResponse:
+    """A problem document; `type` is a URN that is as stable as its code."""
+    body = {
+        "type": f"urn:millrace:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **facts,
+    }
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(MillraceError, _on_named)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(DBAPIError, _on_database)
+    app.add_exception_handler(psycopg.Error, _on_database)
+    app.add_exception_handler(PoolTimeout, _on_database)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+async def _on_named(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, MillraceError)
+    answer = problem(error.status, error.code, error.title, error.detail, **error.facts)
+    if isinstance(error, Unauthenticated):
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="millrace", Basic realm="millrace"'
+    if isinstance(error, Unavailable):
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
+
+
+async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"where": ".".join(str(part) for part in found["loc"]), "detail": found["msg"]} for found in error.errors()
+    ]
+    said = "; ".join(f"{found['where']}: {found['detail']}" for found in errors[:3])
+    return problem(422, "request.invalid", "The request is not valid", said, errors=errors)
+
+
+async def _on_http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    codes = {404: "resource.not_found", 405: "request.method"}
+    answer = problem(
+        error.status_code, codes.get(error.status_code, "request.refused"), str(error.detail), str(error.detail)
+    )
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _on_database(request: Request, error: Exception) -> JSONResponse:
+    """PostgreSQL away is a 503 that says when to come back; any other database error is ours."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout):
+        log.error("the database is away", reason=str(cause)[:300])
+        return await _on_named(request, Unavailable("The database is away for a moment; nothing was stored."))
+    return await _on_unexpected(request, error)
+
+
+async def _on_disconnect(_: Request, __: Exception) -> JSONResponse:
+    return problem(
+        400, "request.cut_off", "Cut off", "The request ended before its body was complete; nothing was stored."
+    )
+
+
+async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request failed", path=request.url.path, exc_info=error)
+    return problem(500, "internal.error", "Internal error", "Something went wrong on our side; it is in the log.")

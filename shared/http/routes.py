@@ -1,0 +1,102 @@
+"""The routes that every service has: health, metrics, its jobs, its feed."""
+
+import time
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from shared.db import raw
+from shared.http.bodies import JobDetail, JobPage, RunPart
+from shared.http.dependencies import Caller, PageLimit, Transaction, requires
+from shared.ledger import queries
+from shared.ledger.feed import PAGE_EVENTS, Page, read
+
+router = APIRouter()
+
+
+@router.get("/healthz", tags=["health"])
+def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", tags=["health"], responses={503: {"description": "Not ready"}})
+def readyz(request: Request) -> JSONResponse:
+    """The process can do its work: its database answers. The broker is not asked: requests do not need it."""
+    began = time.monotonic()
+    with request.app.state.database.transaction() as session:
+        raw(session).execute("SELECT 1 FROM job LIMIT 1")
+    return JSONResponse({"status": "ready", "database_ms": round((time.monotonic() - began) * 1000, 1)})
+
+
+@router.get("/metrics", tags=["operations"], dependencies=[Depends(requires("metrics"))])
+def metrics() -> Response:
+    """Prometheus text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/openapi.json", include_in_schema=False, dependencies=[Depends(requires("read"))])
+def openapi(request: Request) -> dict[str, Any]:
+    document: dict[str, Any] = request.app.openapi()
+    return document
+
+
+jobs = APIRouter()
+
+
+@jobs.get("/v1/jobs", tags=["jobs"])
+def list_jobs(
+    caller: Caller.Read,
+    session: Transaction,
+    request: Request,
+    run: UUID | None = None,
+    state: str | None = None,
+    kind: str | None = None,
+    after: UUID | None = None,
+    limit: PageLimit = 100,
+) -> JobPage:
+    """This service's jobs of the caller's workspace, newest first."""
+    assert caller.workspace is not None
+    found = queries.list_jobs(
+        raw(session),
+        request.app.state.service,
+        caller.workspace,
+        run=run,
+        state=state,
+        kind=kind,
+        after=after,
+        limit=limit,
+    )
+    return JobPage.model_validate(found)
+
+
+@jobs.get("/v1/jobs/{id}", tags=["jobs"])
+def show_job(caller: Caller.Read, session: Transaction, request: Request, id: UUID) -> JobDetail:
+    """One job with every attempt."""
+    assert caller.workspace is not None
+    return JobDetail.model_validate(queries.show_job(raw(session), request.app.state.service, caller.workspace, id))
+
+
+@jobs.get("/v1/runs/{id}/part", tags=["jobs"])
+def show_part(caller: Caller.Read, session: Transaction, request: Request, id: UUID) -> RunPart:
+    """This service's part of a run: its jobs and the events it published."""
+    assert caller.workspace is not None
+    return RunPart.model_validate(queries.part_of_run(raw(session), request.app.state.service, caller.workspace, id))
+
+
+feed = APIRouter()
+
+
+@feed.get("/v1/events", tags=["feed"], dependencies=[Depends(requires("events"))])
+def list_events(
+    session: Transaction,
+    request: Request,
+    after: Annotated[int, Query(ge=0, description="The `next` of the last page; 0 from the beginning.")] = 0,
+    type: Annotated[list[str] | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_EVENTS)] = PAGE_EVENTS,
+) -> Page:
+    """The feed of this service's events in their order, for other services to catch up from."""
+    return read(raw(session), request.app.state.service, after, type or [], limit)

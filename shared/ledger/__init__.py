@@ -1,0 +1,1 @@
+"""The ledger: jobs, attempts, events, leases. PostgreSQL decides, Redis carries, Celery runs."""

@@ -1,0 +1,97 @@
+"""One attempt at a job, as the code that does the work sees it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+from sqlmodel import Session
+
+from shared.db import Connection, Database, raw
+from shared.errors import LeaseLost
+from shared.ledger import moves
+from shared.ledger.enqueue import Origin
+from shared.ledger.moves import Claimed, Finished
+
+T = TypeVar("T")
+
+PROGRESS_SECONDS = 0.5
+"""Progress is written at most so often."""
+
+
+class Attempt:
+    """What a task body gets: the job's facts, and the only ways to write.
+
+    The long part of the work is done outside any transaction. What it means is then written in
+    `finishing()`: the effects, the events and `succeeded` commit together, or not at all.
+    """
+
+    def __init__(self, database: Database, claimed: Claimed, ledger: Connection) -> None:
+        self.job = claimed
+        self.finished = False
+        self._database = database
+        self._ledger = ledger
+        self._progress_at = 0.0
+
+    @property
+    def workspace(self) -> UUID:
+        return self.job.workspace
+
+    @property
+    def run(self) -> UUID:
+        return self.job.run
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.job.workspace, self.job.run, "job", self.job.id)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A read-only session."""
+        with self._database.transaction() as session:
+            raw(session).execute("SET TRANSACTION READ ONLY")
+            yield session
+
+    @contextmanager
+    def finishing(self, result: Any = None) -> Iterator[Session]:
+        """The one transaction of this attempt. Raises LeaseLost, with nothing written, if the job was taken away.
+
+        The job's row is held from the start of the block, so keep it short.
+        """
+        with self._database.transaction(origin=self.origin) as session:
+            connection = raw(session)
+            if not moves.fence(connection, self.job.id, self.job.attempt):
+                raise LeaseLost
+            yield session
+            session.flush()
+            moves.succeed(connection, [Finished(self.job.id, self.job.attempt, result)])
+        self.finished = True
+
+    def progress(self, done: int, total: int | None = None, unit: str = "", message: str = "") -> None:
+        """Say how far the work is; written at most every half second. Raises LeaseLost when it is in vain."""
+        now = time.monotonic()
+        if now - self._progress_at < PROGRESS_SECONDS:
+            return
+        self._progress_at = now
+        progress = {"done": done, "total": total, "unit": unit, "message": message}
+        if not moves.report_progress(self._ledger, self.job.id, self.job.attempt, progress):
+            raise LeaseLost
+
+    def effect_once(self, key: str, act: Callable[[], T]) -> T:
+        """Do something outside the database once: a later attempt finds it done and gets its first result.
+
+        `act` answers something JSON can hold. Dying between the act and its record repeats the act, so give
+        the outside world a stable id to know it by (Message-ID, webhook-id).
+        """
+        found = self._ledger.execute("SELECT result FROM effect WHERE key = %s", (key,)).fetchone()
+        if found is not None:
+            return found["result"]  # type: ignore[no-any-return]
+        done = act()
+        with self._database.transaction() as session:
+            raw(session).execute(
+                "INSERT INTO effect (key, job, result) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (key, self.job.id, Jsonb(done)),
+            )
+        return done

@@ -1,0 +1,229 @@
+"""The dispatcher: gives due jobs and placed events to the broker. Runs in the service's leading Beat.
+
+What it has given out it remembers in memory alone. A new leader begins with an empty memory and gives a few
+jobs out twice; the claim drops the second message.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+from opentelemetry.trace import SpanKind
+
+from shared import ids, telemetry
+from shared.contracts.envelope import Envelope
+from shared.db import Connection, Row
+from shared.ledger.enqueue import envelope
+from shared.ledger.messages import Lane
+
+log = structlog.get_logger(__name__)
+
+MESSAGE_SECONDS = 0.05
+"""Jobs of a kind that have been short share a message, up to about so much work."""
+MESSAGE_JOBS = 128
+EVENTS_A_ROUND = 500
+EVENTS_A_MESSAGE = 50
+PATIENCE_WHEN_BUSY = 12
+"""So many times longer an unclaimed job is left alone while its queue in the broker is not empty."""
+DURATIONS_SECONDS = 2.0
+"""How often the recent durations of the kinds are looked up."""
+
+
+class Broker(Protocol):
+    """The broker as the dispatcher sees it. Each call raises when the broker is away; none waits for long."""
+
+    def send_jobs(self, kind: str, queue: str, jobs: list[UUID]) -> None: ...
+
+    def send_events(self, events: list[Envelope]) -> None: ...
+
+    def depth(self, queue: str) -> int:
+        """Messages that wait in the queue."""
+        ...
+
+
+class Dispatcher:
+    """Keeps at most `window` jobs of each queue in the broker, and sends again what nobody claimed."""
+
+    def __init__(
+        self,
+        service: str,
+        queues: Iterable[str],
+        broker: Broker,
+        *,
+        window: int,
+        redispatch_seconds: float,
+        slots: int,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._service = service
+        self._broker = broker
+        self._window = window
+        self._redispatch = redispatch_seconds
+        self._slots = slots
+        self._monotonic = monotonic
+        self._sent: dict[str, dict[UUID, float]] = {queue: {} for queue in queues}
+        self._durations: dict[str, float] = {}
+        self._durations_at = float("-inf")
+
+    def dispatch(self, connection: Connection) -> int:
+        """One round over the queues; answers how many jobs were given to the broker."""
+        self._look_up_durations(connection)
+        return sum(self._dispatch_queue(connection, queue) for queue in self._sent)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether jobs are in the broker that nobody has claimed yet: look again soon."""
+        return any(self._sent.values())
+
+    def _dispatch_queue(self, connection: Connection, queue: str) -> int:
+        due = connection.execute(
+            _DUE, {"queue": queue, "lanes": [int(lane) for lane in Lane], "limit": self._window}
+        ).fetchall()
+        sent, now = self._sent[queue], self._monotonic()
+        still = {row["id"] for row in due}
+        for id in [id for id in sent if id not in still]:
+            del sent[id]  # claimed, cancelled, or pushed out of the window by more urgent work
+        for id in self._lost(queue, now):
+            del sent[id]
+        fresh = [row for row in due if row["id"] not in sent]
+        for kind, rows in self._messages(fresh):
+            self._broker.send_jobs(kind, queue, [row["id"] for row in rows])
+            at = self._monotonic()
+            for row in rows:
+                sent[row["id"]] = at
+                _trace(row)
+        return len(fresh)
+
+    def _lost(self, queue: str, now: float) -> list[UUID]:
+        """Jobs that nobody claimed in time although the broker's queue is empty, or for far too long."""
+        age = {id: now - at for id, at in self._sent[queue].items()}
+        patience = self._redispatch
+        if not any(waited > patience for waited in age.values()):
+            return []
+        if self._broker.depth(queue) > 0:
+            patience *= PATIENCE_WHEN_BUSY
+        lost = [id for id, waited in age.items() if waited > patience]
+        if lost:
+            log.warning("unclaimed jobs are dispatched again", queue=queue, jobs=len(lost))
+        return lost
+
+    def _messages(self, due: list[Row]) -> Iterable[tuple[str, list[Row]]]:
+        """Group jobs of a kind, urgent first. A job that crashed a worker travels alone."""
+        open_: dict[tuple[str, int], list[Row]] = {}
+        share = max(1, -(-len(due) // max(1, self._slots)))
+        for row in due:
+            if row["crashes"]:
+                yield row["kind"], [row]
+                continue
+            key = (row["kind"], row["priority"])
+            group = open_.setdefault(key, [])
+            group.append(row)
+            if len(group) >= min(self._size(row["kind"]), share):
+                yield row["kind"], open_.pop(key)
+        for (kind, _), group in open_.items():
+            yield kind, group
+
+    def _size(self, kind: str) -> int:
+        """How many jobs of a kind share a message: as many as fit in MESSAGE_SECONDS by their recent duration."""
+        duration = self._durations.get(kind)
+        if duration is None:
+            return 1
+        return max(1, min(MESSAGE_JOBS, int(MESSAGE_SECONDS / max(duration, 1e-6))))
+
+    def _look_up_durations(self, connection: Connection) -> None:
+        if self._monotonic() - self._durations_at < DURATIONS_SECONDS:
+            return
+        self._durations_at = self._monotonic()
+        since = ids.floor(datetime.now(UTC) - timedelta(hours=1))
+        found = connection.execute(_DURATIONS, (since,)).fetchall()
+        self._durations = {row["kind"]: row["seconds"] for row in found}
+
+
+_DUE = """
+SELECT due.* FROM unnest(%(lanes)s::smallint[]) AS lane (priority)
+CROSS JOIN LATERAL (
+  SELECT id, kind, priority, crashes, traceparent, not_before, workspace FROM job
+  WHERE state = 'queued' AND queue = %(queue)s AND job.priority = lane.priority AND not_before <= now()
+  ORDER BY not_before, id LIMIT %(limit)s) AS due
+ORDER BY due.priority, due.not_before, due.id LIMIT %(limit)s"""
+
+_DURATIONS = """
+SELECT kind, max(seconds)::float AS seconds FROM (
+  SELECT job.kind, extract(epoch FROM attempt.finished_at - attempt.started_at) AS seconds
+  FROM (SELECT * FROM attempt WHERE job > %s ORDER BY job DESC LIMIT 200) AS attempt JOIN job ON job.id = attempt.job
+  WHERE attempt.outcome = 'succeeded') AS recent GROUP BY kind"""
+
+
+def _trace(row: Row) -> None:
+    """A span from the moment the job was due until the broker has it."""
+    if row["traceparent"]:
+        with telemetry.span(
+            f"dispatch {row['kind']}",
+            row["traceparent"],
+            SpanKind.PRODUCER,
+            workspace=row["workspace"],
+            start_at=row["not_before"],
+            job_id=str(row["id"]),
+        ):
+            pass
+
+
+class EventPublisher:
+    """Gives events their place in the feed, then to the broker.
+
+    One leader does it, so places are given in the order of commits as seen by it, with no gap: whoever has
+    read up to a place has seen all before it. The cursor `published` moves behind the broker's answer;
+    dying in between sends events twice, and intake drops the second.
+    """
+
+    def __init__(self, service: str, broker: Broker) -> None:
+        self._service = service
+        self._broker = broker
+
+    def place(self, connection: Connection) -> int:
+        """Give new events their places; answers how many. The lock keeps a leader that was frozen out."""
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext('place ' || current_schema()))")
+            return connection.execute(
+                """UPDATE event SET position = placed.position
+                   FROM (SELECT id, nextval('event_positions') AS position
+                         FROM (SELECT id FROM event WHERE position IS NULL ORDER BY id LIMIT %s) AS fresh) AS placed
+                   WHERE event.id = placed.id""",
+                (EVENTS_A_ROUND,),
+            ).rowcount
+
+    def publish(self, connection: Connection) -> int:
+        """Give placed events to the broker, in their order; answers how many."""
+        rows = connection.execute(
+            """SELECT * FROM event WHERE position > coalesce((SELECT position FROM cursor WHERE name = 'published'), 0)
+               ORDER BY position LIMIT %s""",
+            (EVENTS_A_ROUND,),
+        ).fetchall()
+        if not rows:
+            return 0
+        by_type: dict[str, list[Envelope]] = defaultdict(list)
+        for row in rows:
+            by_type[row["type"]].append(envelope(self._service, row))
+        for events in by_type.values():
+            for start in range(0, len(events), EVENTS_A_MESSAGE):
+                self._broker.send_events(events[start : start + EVENTS_A_MESSAGE])
+        connection.execute(MOVE_CURSOR, ("published", rows[-1]["position"]))
+        for row in rows:
+            with telemetry.span(
+                f"publish {row['type']}",
+                row["traceparent"],
+                SpanKind.PRODUCER,
+                workspace=row["workspace"],
+                event_id=str(row["id"]),
+            ):
+                pass
+        return len(rows)
+
+
+MOVE_CURSOR = """
+INSERT INTO cursor (name, position) VALUES (%s, %s)
+ON CONFLICT (name) DO UPDATE SET position = greatest(cursor.position, excluded.position), moved_at = now()"""

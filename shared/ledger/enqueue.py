@@ -1,0 +1,178 @@
+"""Owing work and stating facts, in the caller's transaction: rolled back means never happened."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+from sqlmodel import Session
+
+from shared import ids, telemetry
+from shared.contracts.envelope import Envelope, Event
+from shared.db import Statements, raw
+from shared.errors import KeyReused
+from shared.ledger.messages import EventArgs, JobArgs
+
+Cause = Literal["request", "event", "schedule", "job"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Why work is enqueued, and for whom: every job and event made in a transaction carries it."""
+
+    workspace: UUID
+    run: UUID
+    cause: Cause
+    cause_id: UUID
+
+    @classmethod
+    def request(cls, workspace: UUID) -> "Origin":
+        """A new run, begun by a request."""
+        run = ids.draw()
+        return cls(workspace, run, "request", run)
+
+
+def origin(session: Session) -> Origin:
+    """The origin that the transaction was begun with: `database.transaction(origin=…)`."""
+    found: Origin = session.info["origin"]
+    return found
+
+
+_INSERT = """
+INSERT INTO job (id, kind, queue, priority, args, workspace, run, cause, cause_id,
+                 max_attempts, not_before, deadline, traceparent, created_at)
+VALUES (%(id)s, %(kind)s, %(queue)s, %(priority)s, %(args)s, %(workspace)s, %(run)s, %(cause)s, %(cause_id)s,
+        %(max_attempts)s, %(not_before)s, %(deadline)s, %(traceparent)s, %(created_at)s)
+ON CONFLICT (id) DO NOTHING"""
+
+
+def enqueue(
+    session: Session,
+    args: JobArgs,
+    *,
+    id: UUID | None = None,
+    not_before: datetime | None = None,
+    deadline: datetime | None = None,
+) -> UUID:
+    """Owe a job; answers its id. With an `id` that the ledger already has, nothing is added: done once."""
+    job = id or ids.draw()
+    insert(raw(session), [_row(args, origin(session), job, not_before=not_before, deadline=deadline)])
+    session.info["wake"] = True
+    return job
+
+
+def enqueue_many(session: Session, many: Iterable[JobArgs]) -> list[UUID]:
+    """Owe many jobs in one go; answers their ids in the order of the arguments."""
+    because = origin(session)
+    rows = [_row(args, because, ids.draw()) for args in many]
+    insert(raw(session), rows)
+    session.info["wake"] = True
+    return [row["id"] for row in rows]
+
+
+def insert(connection: Statements, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.cursor().executemany(_INSERT, rows)
+
+
+def _row(
+    args: JobArgs,
+    because: Origin,
+    id: UUID,
+    *,
+    not_before: datetime | None = None,
+    deadline: datetime | None = None,
+    traceparent: str | None = None,
+) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "id": id,
+        "kind": args.kind,
+        "queue": args.queue,
+        "priority": int(args.lane),
+        "args": Jsonb(args.model_dump(mode="json")),
+        "workspace": because.workspace,
+        "run": because.run,
+        "cause": because.cause,
+        "cause_id": because.cause_id,
+        "max_attempts": args.retry.max_attempts,
+        "not_before": not_before or now,
+        "deadline": deadline,
+        "traceparent": traceparent or telemetry.traceparent(),
+        "created_at": now,
+    }
+
+
+def event_job(args: EventArgs, traceparent: str | None) -> dict[str, Any]:
+    """The row of the job that an event causes. Its id is derived, so receiving twice makes it once."""
+    envelope = args.envelope
+    because = Origin(envelope.workspace, envelope.runid, "event", envelope.id)
+    return _row(args, because, ids.derive(envelope.id, args.kind), traceparent=traceparent or envelope.traceparent)
+
+
+def publish(session: Session, event: Event, *, subject: UUID) -> UUID:
+    """State a fact: an event row, given to the broker and the feed after the commit. Answers its id."""
+    because = origin(session)
+    id = ids.draw()
+    raw(session).execute(
+        """INSERT INTO event (id, type, subject, time, workspace, run, causation, traceparent, data)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (
+            id,
+            event.type,
+            str(subject),
+            ids.time_of(id),
+            because.workspace,
+            because.run,
+            because.cause_id,
+            telemetry.traceparent(),
+            Jsonb(event.model_dump(mode="json")),
+        ),
+    )
+    session.info["wake"] = True
+    return id
+
+
+def envelope(service: str, row: dict[str, Any]) -> Envelope:
+    """The CloudEvent of an event row."""
+    return Envelope(
+        id=row["id"],
+        source=f"/millrace/{service}",
+        type=row["type"],
+        subject=row["subject"],
+        time=row["time"],
+        workspace=row["workspace"],
+        runid=row["run"],
+        causationid=row["causation"],
+        traceparent=row["traceparent"],
+        data=row["data"],
+    )
+
+
+def remember(
+    session: Session, workspace: UUID, key: str, fingerprint: str, response: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Bind an Idempotency-Key to this request, in its transaction.
+
+    None when the key is new: go on. Otherwise the response that was given then: roll back and give it
+    again. Raises KeyReused when the key came with another request. Two requests at once: the second
+    waits here for the first one's commit.
+    """
+    connection = raw(session)
+    inserted = connection.execute(
+        """INSERT INTO idempotency (workspace, key, fingerprint, response)
+           VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING""",
+        (workspace, key, fingerprint, Jsonb(response)),
+    ).rowcount
+    if inserted:
+        return None
+    row = connection.execute(
+        "SELECT fingerprint, response FROM idempotency WHERE workspace = %s AND key = %s", (workspace, key)
+    ).fetchone()
+    assert row is not None
+    if row["fingerprint"] != fingerprint:
+        raise KeyReused("This Idempotency-Key was used for another request.")
+    given: dict[str, Any] = row["response"]
+    return given

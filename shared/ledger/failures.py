@@ -1,0 +1,158 @@
+"""From an exception, a crash or a deadline to the job's next state, with the reason kept."""
+
+import traceback
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlmodel import Session
+
+from shared.db import Database, raw
+from shared.errors import LeaseLost, MillraceError, RetryLater, Unavailable
+from shared.ledger import moves
+from shared.ledger.enqueue import Origin
+from shared.ledger.messages import Retry
+from shared.ledger.tasks import Task, Tasks
+
+log = structlog.get_logger(__name__)
+
+TRACEBACK_CHARACTERS = 8_000
+DETAIL_CHARACTERS = 2_000
+
+
+@dataclass(frozen=True)
+class Held:
+    """A job that somebody must decide about: the facts that a decision needs."""
+
+    id: UUID
+    kind: str
+    attempt: int
+    crashes: int
+    max_attempts: int
+    workspace: UUID
+    run: UUID
+    args: dict[str, Any]
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.workspace, self.run, "job", self.id)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """The reason of a failed attempt: code, detail, facts, and the traceback for the attempt's record.
+
+    Whatever the exception does when it is asked for its text, this answers; NUL, which jsonb refuses, is
+    dropped.
+    """
+    if isinstance(error, MillraceError):
+        reason = error.reason()
+    elif isinstance(error, RetryLater):
+        reason = {"code": error.code, "detail": error.detail}
+    else:
+        reason = {"code": "attempt.error", "detail": _text(error)}
+    lines = "".join(traceback.format_tb(error.__traceback__))[-TRACEBACK_CHARACTERS:]
+    described: dict[str, Any] = _clean({**reason, "type": type(error).__name__, "traceback": lines})
+    return described
+
+
+def _text(error: BaseException) -> str:
+    try:
+        said = str(error)
+    except Exception:
+        said = "(its text could not be read)"
+    return f"{type(error).__name__}: {said}"[:DETAIL_CHARACTERS]
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_clean(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if isinstance(value, str):
+        return value.replace("\x00", "").encode("utf-8", "replace").decode()[:TRACEBACK_CHARACTERS]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def settle(database: Database, task: Task | None, job: moves.Claimed, error: BaseException) -> str:
+    """Record a failed attempt: try again later, or fail for good. Answers `retried`, `failed` or `lost`."""
+    if isinstance(error, LeaseLost):
+        return "lost"
+    reason = describe(error)
+    permanent = isinstance(error, MillraceError) and not isinstance(error, Unavailable)
+    if permanent or job.attempt - job.crashes >= job.max_attempts:
+        reason = {**reason, "attempts": job.attempt}
+        held = Held(job.id, job.kind, job.attempt, job.crashes, job.max_attempts, job.workspace, job.run, job.args)
+        return "failed" if fail(database, task, held, reason) else "lost"
+    policy = task.args.retry if task is not None else Retry()
+    after = error.after if isinstance(error, RetryLater) and error.after is not None else policy.delay(job.attempt)
+    with database.transaction() as session:
+        held_still = moves.retry(raw(session), job.id, job.attempt, reason, after)
+        session.info["wake"] = True
+    return "retried" if held_still else "lost"
+
+
+def fail(database: Database, task: Task | None, job: Held, reason: dict[str, Any], *, queued: bool = False) -> bool:
+    """Fail a running (or `queued`) job for good, with what its failure means to the service, in one transaction.
+
+    A failure hook that fails itself must not leave the job without an end: it is left out, and said.
+    """
+    try:
+        return _fail(database, task, job, reason, queued)
+    except Exception as error:
+        if task is None or task.on_failed is None or not isinstance(error, HookFailed):
+            raise
+        log.error("failure hook failed", job=str(job.id), kind=job.kind, exc_info=error.__cause__)
+        return _fail(database, None, job, {**reason, "hook": _text(error.__cause__ or error)}, queued)
+
+
+class HookFailed(Exception):
+    """A service's failure hook raised; its cause says what."""
+
+
+def _fail(database: Database, task: Task | None, job: Held, reason: dict[str, Any], queued: bool) -> bool:
+    with database.transaction(origin=job.origin) as session:
+        connection = raw(session)
+        moved = (
+            moves.give_up(connection, job.id, reason) if queued else moves.fail(connection, job.id, job.attempt, reason)
+        )
+        if moved and task is not None and task.on_failed is not None:
+            _call_hook(session, task, job, reason)
+    return moved
+
+
+def _call_hook(session: Session, task: Task, job: Held, reason: dict[str, Any]) -> None:
+    assert task.on_failed is not None
+    shown = {key: value for key, value in reason.items() if key not in ("traceback", "type")}
+    try:
+        task.on_failed(session, task.args.model_validate(job.args), shown)
+        session.flush()
+    except Exception as error:
+        if _is_outage(error):
+            raise
+        raise HookFailed from error
+
+
+def _is_outage(error: Exception) -> bool:
+    from sqlalchemy.exc import DBAPIError
+
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def take_back(
+    database: Database, tasks: Tasks, job: Held, reason: dict[str, Any], max_crashes: int, *, crashed: bool = True
+) -> None:
+    """A running job that nobody runs any more. It is tried again until its attempts are used up, or, when
+    its worker `crashed` with it, until it has done so `max_crashes` times: then it is quarantined."""
+    task = tasks.by_kind.get(job.kind)
+    if crashed and job.crashes + 1 >= max_crashes:
+        detail = f"Its worker died {job.crashes + 1} times while running it. Last: {reason['detail']}"
+        fail(database, task, job, {"code": "job.quarantined", "detail": detail})
+    elif not crashed and job.attempt - job.crashes >= job.max_attempts:
+        fail(database, task, job, {**reason, "attempts": job.attempt})
+    else:
+        policy = task.args.retry if task is not None else Retry()
+        after = 0.0 if crashed else policy.delay(job.attempt)
+        with database.transaction() as session:
+            moves.release(raw(session), job.id, job.attempt, reason, after, crashed=crashed)
+            session.info["wake"] = True

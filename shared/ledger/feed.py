@@ -1,0 +1,72 @@
+"""The feed: every event of a producer in order, over HTTP, so that a consumer catches up with what the broker lost."""
+
+import httpx
+import structlog
+from pydantic import BaseModel
+
+from shared.contracts.envelope import Envelope
+from shared.db import Database, Statements
+from shared.ledger.dispatch import MOVE_CURSOR
+from shared.ledger.enqueue import envelope
+from shared.ledger.intake import Intake
+
+log = structlog.get_logger(__name__)
+
+PAGE_EVENTS = 500
+
+
+class Page(BaseModel):
+    """Events after a cursor, oldest first; `next` is the cursor of the last one."""
+
+    events: list[Envelope]
+    next: int
+
+
+def read(connection: Statements, service: str, after: int, types: list[str], limit: int = PAGE_EVENTS) -> Page:
+    """A page of the service's own events of the given types (all, if none are given)."""
+    rows = connection.execute(
+        """SELECT * FROM event WHERE position > %s AND (%s::text[] = '{}' OR type = ANY(%s))
+           ORDER BY position LIMIT %s""",
+        (after, types, types, limit),
+    ).fetchall()
+    return Page(events=[envelope(service, row) for row in rows], next=rows[-1]["position"] if rows else after)
+
+
+class Follower:
+    """Reads one producer's feed from this consumer's own cursor."""
+
+    def __init__(self, producer: str, url: str, key: str, types: list[str]) -> None:
+        self._name = f"feed:{producer}"
+        self._producer = producer
+        self._url = url
+        self._key = key
+        self._types = types
+
+    def catch_up(self, database: Database, intake: Intake, client: httpx.Client) -> int:
+        """Take in all that is new; answers how many events came. Raises httpx.HTTPError.
+
+        The cursor moves after the jobs are committed: dying in between reads a page twice.
+        """
+        seen = 0
+        with database.connect() as connection:
+            while True:
+                after = self._cursor(connection)
+                page = self._get(client, after)
+                if not page.events:
+                    return seen
+                intake.take(page.events)
+                connection.execute(MOVE_CURSOR, (self._name, page.next))
+                seen += len(page.events)
+
+    def _cursor(self, connection: Statements) -> int:
+        row = connection.execute("SELECT position FROM cursor WHERE name = %s", (self._name,)).fetchone()
+        return int(row["position"]) if row else 0
+
+    def _get(self, client: httpx.Client, after: int) -> Page:
+        answer = client.get(
+            f"{self._url}/v1/events",
+            params={"after": after, "type": self._types},
+            headers={"Authorization": f"Bearer {self._key}"},
+        )
+        answer.raise_for_status()
+        return Page.model_validate(answer.json())

@@ -1,0 +1,59 @@
+"""Taking events in: each becomes one job a subscription, once, from whichever way it came first."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from opentelemetry.trace import SpanKind
+from pydantic import ValidationError
+
+from shared import telemetry
+from shared.contracts.envelope import Envelope
+from shared.db import Database, raw
+from shared.ledger.enqueue import event_job, insert
+from shared.ledger.messages import EventArgs, Subscriptions
+
+log = structlog.get_logger(__name__)
+
+
+class Intake:
+    """One service's intake. It only inserts jobs; retries and dead letters are then the ledger's."""
+
+    def __init__(self, database: Database, subscriptions: Subscriptions) -> None:
+        self._database = database
+        self._by_type: dict[str, tuple[type[EventArgs], ...]] = {
+            event.type: kinds for event, kinds in subscriptions.items()
+        }
+
+    def receive(self, messages: Iterable[Any]) -> int:
+        """Take in CloudEvents from the broker; answers how many had a subscription.
+
+        What is no CloudEvent is logged and dropped: the producer's feed holds the original.
+        """
+        events = []
+        for message in messages:
+            try:
+                events.append(Envelope.model_validate(message))
+            except ValidationError as error:
+                log.error("malformed event dropped", reason=str(error)[:500])
+        return self.take(events)
+
+    def take(self, events: Iterable[Envelope]) -> int:
+        """Insert the jobs of events; the same event twice adds nothing."""
+        wanted = [event for event in events if event.type in self._by_type]
+        rows = []
+        for event in wanted:
+            with telemetry.span(
+                f"receive {event.type}",
+                event.traceparent,
+                SpanKind.CONSUMER,
+                workspace=event.workspace,
+                event_id=str(event.id),
+            ):
+                for kind in self._by_type[event.type]:
+                    rows.append(event_job(kind(envelope=event), telemetry.traceparent()))
+        if rows:
+            with self._database.transaction() as session:
+                insert(raw(session), rows)
+                session.info["wake"] = True
+        return len(wanted)

@@ -1,0 +1,107 @@
+"""A worker's lease: one row renewed for all it runs, and the search for jobs that it no longer runs."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from shared.db import Database, Statements
+from shared.ledger import moves
+from shared.ledger.failures import Held, fail, take_back
+from shared.ledger.tasks import Tasks
+
+log = structlog.get_logger(__name__)
+
+
+def renew(connection: Statements, worker: UUID, name: str, seconds: float) -> None:
+    """Hold the lease for so long from now; the first call enters the worker."""
+    connection.execute(
+        """INSERT INTO worker (id, name, version, lease_until) VALUES (%(id)s, %(name)s, %(version)s, now() + %(lease)s)
+           ON CONFLICT (id) DO UPDATE SET lease_until = now() + %(lease)s""",
+        {"id": worker, "name": name, "version": moves.VERSION, "lease": timedelta(seconds=seconds)},
+    )
+
+
+def end(connection: Statements, worker: UUID) -> None:
+    """The worker stops in good order: what it still holds may be taken at once."""
+    connection.execute("UPDATE worker SET lease_until = now() WHERE id = %s", (worker,))
+
+
+class Keeper:
+    """Runs beside the pool in the worker's main process.
+
+    A pool process that dies takes no lease with it: the worker lives on. So each round also compares the
+    jobs that the ledger says this worker runs with those it really has in hand, and takes back the rest.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        tasks: Tasks,
+        worker: UUID,
+        name: str,
+        *,
+        lease_seconds: float,
+        max_crashes: int,
+        in_hand: Callable[[], set[UUID]],
+    ) -> None:
+        self._database = database
+        self._tasks = tasks
+        self._worker = worker
+        self._name = name
+        self._lease = lease_seconds
+        self._max_crashes = max_crashes
+        self._in_hand = in_hand
+        self._reasons: dict[UUID, tuple[str, str]] = {}
+
+    def lost(self, ids: list[UUID], code: str, detail: str) -> None:
+        """Told by the pool: the process that had these jobs is gone."""
+        self._reasons.update(dict.fromkeys(ids, (code, detail)))
+
+    def round(self, connection: Statements) -> None:
+        renew(connection, self._worker, self._name, self._lease)
+        held = connection.execute(
+            """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args FROM job
+               WHERE worker = %s AND state = 'running'""",
+            (self._worker,),
+        ).fetchall()
+        in_hand = self._in_hand()
+        for row in held:
+            if row["id"] not in in_hand:
+                self._take_back(Held(**row))
+        self._reasons = {id: reason for id, reason in self._reasons.items() if id in in_hand}
+
+    def _take_back(self, job: Held) -> None:
+        code, detail = self._reasons.pop(
+            job.id, ("attempt.unrecorded", "The attempt ended and its outcome could not be recorded.")
+        )
+        log.warning("job taken back", job=str(job.id), kind=job.kind, attempt=job.attempt, code=code)
+        take_back(
+            self._database,
+            self._tasks,
+            job,
+            {"code": code, "detail": detail},
+            self._max_crashes,
+            crashed=code == "worker.lost",
+        )
+
+
+def reap(database: Database, connection: Statements, tasks: Tasks, max_crashes: int) -> int:
+    """Take back the jobs of workers whose lease ran out; answers how many. Run by the leading Beat."""
+    found = moves.abandoned(connection)
+    for row in found:
+        name = row.pop("worker")
+        log.warning("lease lost", job=str(row["id"]), kind=row["kind"], attempt=row["attempt"], worker=name)
+        reason = {"code": "worker.lost", "detail": f"Worker {name} stopped renewing its lease."}
+        take_back(database, tasks, Held(**row), reason, max_crashes)
+    return len(found)
+
+
+def expire(database: Database, connection: Statements, tasks: Tasks) -> int:
+    """Fail queued jobs whose deadline has passed; answers how many."""
+    found = moves.overdue(connection)
+    for row in found:
+        reason = {"code": "job.deadline", "detail": "Its deadline passed before it was started."}
+        fail(database, tasks.by_kind.get(row["kind"]), Held(**row), reason, queued=True)
+    return len(found)

@@ -1,0 +1,53 @@
+"""What a service says to itself: typed arguments of a job, apart from the code that runs it."""
+
+import random
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.contracts.envelope import Envelope, Event
+
+
+class Lane(IntEnum):
+    """Priority lanes; the lower number goes first."""
+
+    URGENT = 0
+    NORMAL = 5
+    BULK = 9
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often and how late a kind is tried again. Times in seconds."""
+
+    max_attempts: int = 8
+    base: float = 2.0
+    cap: float = 600.0
+
+    def delay(self, attempt: int, rng: random.Random | None = None) -> float:
+        """Seconds to wait after `attempt` (1, 2, …) failed: exponential, with jitter over its upper half."""
+        ceiling = min(self.cap, self.base * 2.0 ** min(attempt - 1, 30))
+        return ceiling * (rng or random).uniform(0.5, 1.0)
+
+
+class JobArgs(BaseModel):
+    """Arguments of one job kind. Subclasses name the kind (`service.noun.verb`) and the queue that carries it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: ClassVar[str]
+    queue: ClassVar[str]
+    lane: ClassVar[Lane] = Lane.NORMAL
+    retry: ClassVar[Retry] = Retry()
+
+
+class EventArgs(JobArgs):
+    """Arguments of a job that an event caused: the event itself, read when the job runs."""
+
+    envelope: Envelope
+
+
+Subscriptions = dict[type[Event], tuple[type[EventArgs], ...]]
+"""Event type → job kinds. An event becomes one job a kind; the foot of a service's `handlers.py`."""

@@ -1,0 +1,180 @@
+"""The moves of a job. Each is one statement that checks the state and the attempt that it moves from."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from shared.db import Row, Statements
+
+VERSION = "0.1.0"
+"""The code version that attempts record."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A job that this worker now runs; `attempt` is the fencing token of everything it writes."""
+
+    id: UUID
+    kind: str
+    attempt: int
+    max_attempts: int
+    crashes: int
+    args: dict[str, Any]
+    workspace: UUID
+    run: UUID
+    traceparent: str | None
+    created_at: datetime
+    deadline: datetime | None
+
+
+def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed]:
+    """Take those of `ids` that are queued and due, in the order of `ids`.
+
+    What is not returned belongs to somebody else or is done: a second message finds nothing. Rows that
+    another claim holds are skipped, not waited for.
+    """
+    rows = connection.execute(
+        """UPDATE job SET state = 'running', attempt = attempt + 1, worker = %s, started_at = now(), progress = NULL
+           FROM (SELECT id FROM job WHERE id = ANY(%s) AND state = 'queued' AND not_before <= now()
+                 ORDER BY id FOR UPDATE SKIP LOCKED) AS due
+           WHERE job.id = due.id AND job.id = ANY(%s)
+           RETURNING job.id, kind, attempt, max_attempts, crashes, args, workspace, run, traceparent, created_at,
+                     deadline""",
+        (worker, ids, ids),
+    ).fetchall()
+    place = {id: n for n, id in enumerate(ids)}
+    return [Claimed(**row) for row in sorted(rows, key=lambda row: place[row["id"]])]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The outcome of one attempt, on its way into the ledger."""
+
+    id: UUID
+    attempt: int
+    result: Any = None
+
+
+def succeed(connection: Statements, finished: list[Finished]) -> set[UUID]:
+    """`running → succeeded` for every attempt that still holds its job; answers those that did."""
+    rows = connection.execute(
+        """WITH moved AS (
+             UPDATE job SET state = 'succeeded', result = done.result, error = NULL, finished_at = now()
+             FROM unnest(%s::uuid[], %s::int[], %s::jsonb[]) AS done (id, attempt, result)
+             WHERE job.id = done.id AND job.id = ANY(%s) AND job.attempt = done.attempt AND job.state = 'running'
+             RETURNING job.id, job.attempt, worker, started_at)
+           INSERT INTO attempt (job, number, outcome, worker, version, started_at, finished_at)
+           SELECT id, attempt, 'succeeded', worker, %s, started_at, now() FROM moved RETURNING job""",
+        (
+            [f.id for f in finished],
+            [f.attempt for f in finished],
+            [Jsonb(f.result) for f in finished],
+            [f.id for f in finished],
+            VERSION,
+        ),
+    ).fetchall()
+    return {row["job"] for row in rows}
+
+
+def fence(connection: Statements, id: UUID, attempt: int) -> bool:
+    """Whether the attempt still holds its job; until the transaction ends nobody can take it away."""
+    row = connection.execute(
+        "SELECT 1 FROM job WHERE id = %s AND attempt = %s AND state = 'running' FOR NO KEY UPDATE", (id, attempt)
+    ).fetchone()
+    return row is not None
+
+
+def retry(connection: Statements, id: UUID, attempt: int, error: dict[str, Any], after: float) -> bool:
+    """`running → queued`, due again in `after` seconds."""
+    return _leave(connection, id, attempt, "queued", "retried", error, after)
+
+
+def fail(connection: Statements, id: UUID, attempt: int, error: dict[str, Any]) -> bool:
+    """`running → failed`, for good."""
+    return _leave(connection, id, attempt, "failed", "failed", error, 0)
+
+
+def release(
+    connection: Statements, id: UUID, attempt: int, error: dict[str, Any], after: float = 0.0, *, crashed: bool
+) -> bool:
+    """`running → queued`: its worker is gone (`crashed`), or gives the job back unbegun."""
+    return _leave(connection, id, attempt, "queued", "lost", error, after, crashes=int(crashed))
+
+
+def _leave(
+    connection: Statements,
+    id: UUID,
+    attempt: int,
+    state: str,
+    outcome: str,
+    error: dict[str, Any],
+    after: float,
+    crashes: int = 0,
+) -> bool:
+    """Move a running attempt out, and keep its record. Whether it still held the job."""
+    short = {key: value for key, value in error.items() if key != "traceback"}
+    row = connection.execute(
+        """WITH old AS (SELECT id, attempt, worker, started_at FROM job
+                        WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR NO KEY UPDATE),
+                moved AS (
+             UPDATE job SET state = %(state)s, error = %(short)s, worker = NULL, crashes = crashes + %(crashes)s,
+                    not_before = CASE WHEN %(state)s = 'queued' THEN now() + %(after)s ELSE not_before END,
+                    finished_at = CASE WHEN %(state)s = 'queued' THEN NULL ELSE now() END
+             FROM old WHERE job.id = old.id AND job.id = %(id)s RETURNING job.id)
+           INSERT INTO attempt (job, number, outcome, worker, version, started_at, finished_at, error)
+           SELECT old.id, old.attempt, %(outcome)s, old.worker, %(version)s, old.started_at, now(), %(error)s
+           FROM old JOIN moved USING (id) RETURNING job""",
+        {
+            "id": id,
+            "attempt": attempt,
+            "state": state,
+            "outcome": outcome,
+            "short": Jsonb(short),
+            "crashes": crashes,
+            "after": timedelta(seconds=after),
+            "error": Jsonb(error),
+            "version": VERSION,
+        },
+    ).fetchone()
+    return row is not None
+
+
+def abandoned(connection: Statements, limit: int = 500) -> list[Row]:
+    """Running jobs whose worker's lease has run out."""
+    return connection.execute(
+        """SELECT job.id, kind, attempt, crashes, max_attempts, workspace, run, args, worker.name AS worker
+           FROM job JOIN worker ON worker.id = job.worker
+           WHERE job.state = 'running' AND worker.lease_until < now() LIMIT %s""",
+        (limit,),
+    ).fetchall()
+
+
+def overdue(connection: Statements, limit: int = 500) -> list[Row]:
+    """Queued jobs whose deadline has passed."""
+    return connection.execute(
+        """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args FROM job
+           WHERE state = 'queued' AND deadline < now() LIMIT %s""",
+        (limit,),
+    ).fetchall()
+
+
+def give_up(connection: Statements, id: UUID, error: dict[str, Any]) -> bool:
+    """`queued → failed`: it will not be tried (again)."""
+    row = connection.execute(
+        """UPDATE job SET state = 'failed', error = %s, finished_at = now() WHERE id = %s AND state = 'queued'
+           RETURNING id""",
+        (Jsonb(error), id),
+    ).fetchone()
+    return row is not None
+
+
+def report_progress(connection: Statements, id: UUID, attempt: int, progress: dict[str, Any]) -> bool:
+    """Write progress. False when the attempt no longer holds its job."""
+    row = connection.execute(
+        "UPDATE job SET progress = %s WHERE id = %s AND attempt = %s AND state = 'running' RETURNING id",
+        (Jsonb(progress), id, attempt),
+    ).fetchone()
+    return row is not None

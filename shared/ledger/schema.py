@@ -1,0 +1,175 @@
+"""The ledger's tables, the same in every service's schema. One constant a version; a service's migration applies it.
+
+States of a job, and the moves that the database allows (docs/state-machine.md draws them):
+
+    queued -> running                    claimed; the attempt number goes up by one
+    queued -> failed | cancelled         deadline passed, quarantined while waiting; cancelled
+    running -> succeeded | failed | cancelled
+    running -> queued                    a passing failure, or the lease was lost
+    failed | cancelled -> queued         redrive
+
+Partitions are weeks by id, which begins with a time (shared/ids.py): finished work ages out by dropping a
+partition. A stray id outside them goes to the default partition and is lost to nobody.
+"""
+
+from datetime import UTC, datetime
+
+import psycopg
+from sqlalchemy import Connection as SqlConnection
+
+from shared.ledger import partitions
+
+V1 = """
+CREATE TABLE job (
+  id          uuid        NOT NULL,
+  kind        text        NOT NULL,
+  queue       text        NOT NULL,
+  priority    smallint    NOT NULL,
+  args        jsonb       NOT NULL,
+  workspace   uuid        NOT NULL,
+  run         uuid        NOT NULL,
+  cause       text        NOT NULL CHECK (cause IN ('request', 'event', 'schedule', 'job')),
+  cause_id    uuid        NOT NULL,
+  state       text        NOT NULL DEFAULT 'queued'
+              CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
+  attempt     integer     NOT NULL DEFAULT 0,
+  max_attempts integer    NOT NULL,
+  crashes     integer     NOT NULL DEFAULT 0,
+  not_before  timestamptz NOT NULL,
+  deadline    timestamptz,
+  progress    jsonb,
+  result      jsonb,
+  error       jsonb,
+  worker      uuid,
+  traceparent text,
+  created_at  timestamptz NOT NULL,
+  started_at  timestamptz,
+  finished_at timestamptz,
+  PRIMARY KEY (id)
+) PARTITION BY RANGE (id);
+
+COMMENT ON COLUMN job.attempt IS 'Tries begun so far; the number of the running one is its fencing token.';
+COMMENT ON COLUMN job.crashes IS 'Attempts that ended because their worker died.';
+COMMENT ON COLUMN job.not_before IS 'Due time: earlier than this it is not dispatched.';
+COMMENT ON COLUMN job.worker IS 'The worker incarnation that holds the running attempt; see worker.';
+COMMENT ON COLUMN job.error IS 'Reason of the last attempt that did not succeed: code, detail and facts.';
+
+-- What is due, a lane at a time, oldest due time first.
+CREATE INDEX job_due ON job (queue, priority, not_before, id) WHERE state = 'queued';
+CREATE INDEX job_running ON job (worker) WHERE state = 'running';
+CREATE INDEX job_deadline ON job (deadline) WHERE state = 'queued' AND deadline IS NOT NULL;
+CREATE INDEX job_run ON job (run);
+
+CREATE TABLE attempt (
+  job         uuid        NOT NULL,
+  number      integer     NOT NULL,
+  outcome     text        NOT NULL CHECK (outcome IN ('succeeded', 'retried', 'failed', 'cancelled', 'lost')),
+  worker      uuid,
+  version     text,
+  started_at  timestamptz NOT NULL,
+  finished_at timestamptz NOT NULL,
+  error       jsonb,
+  PRIMARY KEY (job, number)
+) PARTITION BY RANGE (job);
+
+CREATE TABLE event (
+  id          uuid        NOT NULL,
+  position    bigint,
+  type        text        NOT NULL,
+  subject     text        NOT NULL,
+  time        timestamptz NOT NULL,
+  workspace   uuid        NOT NULL,
+  run         uuid        NOT NULL,
+  causation   uuid        NOT NULL,
+  traceparent text,
+  data        jsonb       NOT NULL,
+  PRIMARY KEY (id)
+) PARTITION BY RANGE (id);
+
+COMMENT ON COLUMN event.position IS
+  'Place in the feed, given after the commit by the leading dispatcher: no gaps, no later arrivals before it.';
+CREATE INDEX event_unplaced ON event (id) WHERE position IS NULL;
+CREATE INDEX event_position ON event (position);
+CREATE INDEX event_run ON event (run);
+CREATE SEQUENCE event_positions;
+
+CREATE TABLE cursor (
+  name        text        PRIMARY KEY,
+  position    bigint      NOT NULL,
+  moved_at    timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE cursor IS
+  'published: the last event given to the broker. feed:<producer>: the last one taken in from its feed.';
+
+CREATE TABLE idempotency (
+  workspace   uuid        NOT NULL,
+  key         text        NOT NULL,
+  fingerprint text        NOT NULL,
+  response    jsonb       NOT NULL,
+  created_at  timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (workspace, key)
+);
+COMMENT ON COLUMN idempotency.fingerprint IS 'SHA-256 of the request; the same key with another request is refused.';
+
+CREATE TABLE effect (
+  key         text        PRIMARY KEY,
+  job         uuid        NOT NULL,
+  result      jsonb,
+  created_at  timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE effect IS 'Outside effects that happened, by key, so that a later attempt does not repeat them.';
+
+CREATE TABLE worker (
+  id          uuid        PRIMARY KEY,
+  name        text        NOT NULL,
+  version     text        NOT NULL,
+  started_at  timestamptz NOT NULL DEFAULT now(),
+  lease_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+COMMENT ON TABLE worker IS 'One row a worker incarnation. Its jobs are its own until lease_until.';
+
+CREATE FUNCTION job_move() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF (OLD.state, NEW.state) NOT IN (
+       ('queued', 'running'), ('queued', 'failed'), ('queued', 'cancelled'),
+       ('running', 'succeeded'), ('running', 'failed'), ('running', 'cancelled'), ('running', 'queued'),
+       ('failed', 'queued'), ('cancelled', 'queued')) THEN
+    RAISE EXCEPTION 'job %: illegal move % -> %', OLD.id, OLD.state, NEW.state USING ERRCODE = 'check_violation';
+  END IF;
+  IF NEW.attempt <> OLD.attempt + (CASE WHEN NEW.state = 'running' THEN 1 ELSE 0 END) THEN
+    RAISE EXCEPTION 'job %: attempt % -> % in % -> %', OLD.id, OLD.attempt, NEW.attempt, OLD.state, NEW.state
+      USING ERRCODE = 'check_violation';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER job_move BEFORE UPDATE OF state ON job FOR EACH ROW
+  WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION job_move();
+
+CREATE FUNCTION job_fence() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'job %: the attempt number moves only with a claim', OLD.id USING ERRCODE = 'check_violation';
+END $$;
+CREATE TRIGGER job_fence BEFORE UPDATE OF attempt ON job FOR EACH ROW
+  WHEN (OLD.attempt <> NEW.attempt AND OLD.state = NEW.state) EXECUTE FUNCTION job_fence();
+
+CREATE FUNCTION job_enter() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'job %: enters the ledger queued, at attempt 0', NEW.id USING ERRCODE = 'check_violation';
+END $$;
+CREATE TRIGGER job_enter BEFORE INSERT ON job FOR EACH ROW
+  WHEN (NEW.state <> 'queued' OR NEW.attempt <> 0) EXECUTE FUNCTION job_enter();
+
+CREATE TABLE job_default PARTITION OF job DEFAULT;
+CREATE TABLE attempt_default PARTITION OF attempt DEFAULT;
+CREATE TABLE event_default PARTITION OF event DEFAULT;
+"""
+
+VERSIONS = (V1,)
+
+
+def apply(bind: SqlConnection, version: str) -> None:
+    """Run one version of the ledger's tables in a migration, and make the partitions of these weeks."""
+    connection = bind.connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    connection.execute(version.encode())
+    partitions.ensure(connection, datetime.now(UTC))

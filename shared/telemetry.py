@@ -1,0 +1,158 @@
+"""Traces, logs and metrics: set up once a process, after any fork."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from opentelemetry import context, propagate, trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+TRACER = "millrace"
+WORKSPACE = "millrace.workspace"
+_state: dict[str, Any] = {}
+
+
+def start(service: str) -> None:
+    """Begin tracing in this process; exports by OTLP when OTEL_EXPORTER_OTLP_ENDPOINT is set.
+
+    The exporter runs a thread and drops spans when its queue is full: a collector that is down costs
+    nothing but the spans. Called again after a fork, it starts afresh.
+    """
+    if _state.get("pid") == os.getpid():
+        return
+    resource = Resource.create({"service.name": service, "service.namespace": "millrace"})
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(_Inherit())
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2), schedule_delay_millis=500))
+    _state.update(pid=os.getpid(), provider=provider)
+
+
+def provider() -> TracerProvider | None:
+    found: TracerProvider | None = _state.get("provider")
+    return found
+
+
+def stop() -> None:
+    """Send what is left, for at most 2 s."""
+    found = provider()
+    if found is not None and _state.get("pid") == os.getpid():
+        found.force_flush(2000)
+        found.shutdown()
+        _state.clear()
+
+
+def tracer() -> trace.Tracer:
+    found = provider()
+    return found.get_tracer(TRACER) if found is not None else trace.get_tracer(TRACER)
+
+
+def traceparent() -> str | None:
+    """The current span as a W3C `traceparent`, to be stored on jobs and events."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent")
+
+
+@contextmanager
+def span(
+    name: str,
+    parent: str | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+    *,
+    workspace: UUID | None = None,
+    start_at: datetime | None = None,
+    **attributes: Any,
+) -> Iterator[Span]:
+    """A span below the stored `traceparent`, or below the current span. In attribute names `_` becomes `.`.
+
+    Spans are shown to the workspace that they carry, and to no other; those below inherit it.
+    """
+    beneath = propagate.extract({"traceparent": parent}) if parent else context.get_current()
+    known = {key.replace("_", "."): value for key, value in attributes.items() if value is not None}
+    if workspace is not None:
+        known[WORKSPACE] = str(workspace)
+    with tracer().start_as_current_span(
+        name,
+        beneath,
+        kind,
+        known,
+        start_time=int(start_at.timestamp() * 1e9) if start_at else None,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as current:
+        try:
+            yield current
+        except BaseException as error:
+            current.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
+
+
+def belongs_to(workspace: UUID) -> None:
+    """Mark the current span (a request's) as the workspace's."""
+    trace.get_current_span().set_attribute(WORKSPACE, str(workspace))
+
+
+class _Inherit(SpanProcessor):
+    """Gives a span the workspace of its parent in this process."""
+
+    def on_start(self, span: Any, parent_context: context.Context | None = None) -> None:
+        attributes = getattr(trace.get_current_span(parent_context), "attributes", None) or {}
+        if WORKSPACE in attributes and WORKSPACE not in span.attributes:
+            span.set_attribute(WORKSPACE, attributes[WORKSPACE])
+
+
+def configure_logs(service: str, level: str, style: str) -> None:
+    """Structured logs on standard error, each line with the trace and span it belongs to."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace,
+        lambda _, __, entry: {"service": service, **entry},
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "celery.worker.strategy", "celery.app.trace", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _add_trace(_: Any, __: str, entry: Any) -> Any:
+    current = trace.get_current_span().get_span_context()
+    if current.is_valid:
+        entry["trace_id"] = f"{current.trace_id:032x}"
+        entry["span_id"] = f"{current.span_id:016x}"
+    return entry

@@ -1,0 +1,153 @@
+"""Bootsteps of a Celery worker: the lease thread, and the guard of the event queue's bindings."""
+
+import threading
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import structlog
+from celery import bootsteps, signals
+from celery.exceptions import TimeLimitExceeded
+from celery.worker import state
+from sqlalchemy.exc import DBAPIError
+
+from shared import telemetry
+from shared.db import Connection
+from shared.ledger import leases
+
+log = structlog.get_logger(__name__)
+
+BINDINGS_SECONDS = 5.0
+
+
+class LeaseStep(bootsteps.StartStopStep):
+    """Renews the worker's lease and takes back what its pool lost, also while every slot is busy."""
+
+    requires = frozenset({"celery.worker.components:Pool"})  # after the pool forked: no socket is inherited
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._service = worker.app.service
+        self._name = worker.hostname
+        self._wanted = threading.Event()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._keeper: leases.Keeper | None = None
+
+    def start(self, worker: Any) -> None:
+        settings = self._service.settings
+        telemetry.start(self._service.name)
+        self._keeper = leases.Keeper(
+            self._service.database,
+            self._service.tasks,
+            self._service.worker,
+            self._name,
+            lease_seconds=settings.lease_seconds,
+            max_crashes=settings.max_crashes,
+            in_hand=_in_hand,
+        )
+        signals.task_failure.connect(self._on_task_failure, weak=False)
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    def stop(self, worker: Any) -> None:
+        self._stopped.set()
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    terminate = stop
+
+    def _run(self) -> None:
+        connection: Connection | None = None
+        assert self._keeper is not None
+        while not self._stopped.is_set():
+            try:
+                connection = connection or self._service.database.connect()
+                self._keeper.round(connection)
+            except (psycopg.Error, DBAPIError) as error:
+                log.error("lease not renewed", reason=str(error)[:300])
+                _close(connection)
+                connection = None
+            except Exception:
+                log.exception("lease round failed")  # a thread must never die silently
+            self._wanted.wait(self._service.settings.lease_renewal_seconds if connection else 1.0)
+            self._wanted.clear()
+        if connection is not None:
+            with suppress(psycopg.Error):
+                leases.end(connection, self._service.worker)
+                connection.close()
+
+    def _on_task_failure(self, exception: BaseException | None = None, args: Any = None, **_: Any) -> None:
+        """A pool process died, or was killed at its time limit: its jobs are looked for at once."""
+        limit = isinstance(exception, TimeLimitExceeded)
+        code = "attempt.time_limit" if limit else "worker.lost"
+        detail = f"It ran past its time limit ({exception})." if limit else f"Its worker process died: {exception}"
+        if self._keeper is not None and args and isinstance(args[0], list):
+            with suppress(ValueError, TypeError, AttributeError):
+                self._keeper.lost([UUID(job) for job in args[0]], code, detail)
+        self._wanted.set()
+
+
+def _close(connection: Connection | None) -> None:
+    if connection is not None:
+        with suppress(psycopg.Error):
+            connection.close()
+
+
+def _in_hand() -> set[UUID]:
+    """The jobs of all messages that this worker has taken and not yet done with."""
+    found: set[UUID] = set()
+    for request in list(state.reserved_requests):
+        for job in request.args[0] if request.args and isinstance(request.args[0], list) else ():
+            with suppress(ValueError, TypeError, AttributeError):
+                found.add(UUID(job))
+    return found
+
+
+class BindingGuard(bootsteps.StartStopStep):
+    """Makes the broker's bindings of this service's event queue equal to the declared ones, every few seconds.
+
+    On Redis a binding is a member of a set: FLUSHALL removes it and publishers go on into the void, and one
+    of an older release stays for ever. On other brokers bindings are the broker's, and this does nothing.
+    """
+
+    requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        if consumer.connection.transport.driver_type == "redis":
+            self._timer = consumer.timer.call_repeatedly(BINDINGS_SECONDS, self._check, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    shutdown = stop
+
+    def _check(self, consumer: Any) -> None:
+        queue = consumer.app.service.event_queue()
+        if queue is not None:
+            with suppress(*consumer.connection_errors):
+                reconcile(consumer.task_consumer.channel, queue)
+
+
+def reconcile(channel: Any, queue: Any) -> None:
+    """Make the Redis bindings of `queue` exactly its declared ones."""
+    exchange = queue.bindings and next(iter(queue.bindings)).exchange
+    wanted = {bound.routing_key for bound in queue.bindings}
+    for key in wanted:
+        exchange(channel).declare()
+        channel._queue_bind(
+            exchange.name, *channel.typeof(exchange.name).prepare_bind(queue.name, exchange.name, key, None)
+        )
+    with channel.conn_or_acquire() as client:
+        for key, pattern, name in channel.get_table(exchange.name):
+            if name == queue.name and key not in wanted:
+                member = channel.sep.join([key, pattern, name])
+                client.srem(channel.keyprefix_queue % exchange.name, member)

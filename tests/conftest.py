@@ -1,0 +1,105 @@
+"""Servers for the tests: real PostgreSQL and broker, from containers where an engine answers, else embedded."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+
+from infra.local import ports, postgres, valkey
+from infra.local.state import State
+from infra.local.supervisor import Supervisor
+from infra.provision import at
+from shared.db import Database, migrate
+
+PASSWORD = "test-only"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """`postgres` (superuser's URL), `broker` (URL), and the `supervisor` that runs them."""
+    folder = tmp_path_factory.mktemp("servers")
+    for parent in [folder, *folder.parents]:  # PostgreSQL may run as another user
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    state = State(folder / "state")
+    state.create()
+    free = ports.free()
+    processes = [postgres.process(state, free["postgres"], PASSWORD), valkey.process(state, free["valkey"], PASSWORD)]
+    supervisor = Supervisor(processes, state.log, f"tests-{os.getpid()}")
+    supervisor.start()
+    try:
+        supervisor.wait(timeout=60)
+        yield SimpleNamespace(
+            postgres=postgres.admin_url(free["postgres"], PASSWORD),
+            broker=valkey.url(free["valkey"], PASSWORD),
+            supervisor=supervisor,
+        )
+    finally:
+        supervisor.stop()
+
+
+@pytest.fixture(scope="session")
+def database_url(servers: SimpleNamespace) -> Callable[[str], str]:
+    """Answers the URL of a service's own role in a database with only that service's schema, migrated."""
+    made: dict[str, str] = {}
+
+    def make(service: str) -> str:
+        if service not in made:
+            made[service] = _make(servers.postgres, service)
+        return made[service]
+
+    return make
+
+
+def _make(admin: str, service: str) -> str:
+    database = f"test_{service}"
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database}")
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (service,)).fetchone():
+            connection.execute(f"CREATE ROLE {service} LOGIN PASSWORD '{PASSWORD}'")
+            connection.execute(f"ALTER ROLE {service} SET search_path = {service}")
+    with psycopg.connect(at(admin, database=database), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {service} AUTHORIZATION {service}")
+    url = at(admin, service, PASSWORD, database)
+    migrate(service, url)
+    return url
+
+
+@pytest.fixture
+def service_database(database_url: Callable[[str], str]) -> Iterator[Callable[[str], Database]]:
+    """Answers a service's database, emptied of rows (but not of its schema's version)."""
+    opened: list[Database] = []
+
+    def open_(service: str) -> Database:
+        database = Database(database_url(service), application="test")
+        opened.append(database)
+        with database.connect() as connection:
+            tables = connection.execute(
+                """SELECT string_agg(quote_ident(c.relname), ', ') AS names FROM pg_class c
+                   WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+                     AND NOT c.relispartition AND c.relname <> 'schema_version'"""
+            ).fetchone()
+            connection.execute(f"TRUNCATE {tables['names']} RESTART IDENTITY CASCADE")
+        return database
+
+    yield open_
+    for database in opened:
+        database.dispose()
+
+
+@pytest.fixture
+def environment(
+    servers: SimpleNamespace, database_url: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
+    """Sets the environment that a service's process would have."""
+
+    def apply(service: str) -> None:
+        monkeypatch.setenv("MILLRACE_DATABASE_URL", database_url(service))
+        monkeypatch.setenv("MILLRACE_BROKER_URL", servers.broker)
+        monkeypatch.setenv("MILLRACE_OBJECTS_URL", f"file://{tmp_path / 'objects'}")
+        monkeypatch.setenv("MILLRACE_LOG_FORMAT", "console")
+
+    return apply
