@@ -1,4 +1,4 @@
-"""Who is calling: short-lived tokens (JWT signed by EdDSA, alg `Ed25519` of RFC 9864) verified offline, and the keys of service accounts."""
+"""Who is calling: short-lived tokens (JWT, EdDSA as `Ed25519` of RFC 9864) verified offline, and service accounts."""
 
 import hashlib
 import hmac

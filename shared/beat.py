@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import psycopg
 import structlog
 from celery.beat import Scheduler as CeleryScheduler
@@ -123,6 +123,7 @@ class Leader:
             window=settings.dispatch_window,
             redispatch_seconds=settings.redispatch_seconds,
             slots=self._service.concurrency,
+            together={kind: task.args.together for kind, task in self._service.tasks.by_kind.items()},
         )
         self._publisher = EventPublisher(self._service.name, self._broker)
         self._follow()

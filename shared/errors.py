@@ -85,5 +85,14 @@ class RetryLater(Exception):
         self.after = after
 
 
+class Snooze(Exception):
+    """Raised in a job: not begun for a passing reason of ours; again in `after` seconds, not counted as a try."""
+
+    def __init__(self, detail: str, *, after: float) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.after = after
+
+
 class LeaseLost(Exception):
     """This attempt no longer owns its job: another has begun, or the job has ended. Nothing of it commits."""

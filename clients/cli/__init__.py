@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> int:
     from infra.local.errors import BadInputError, StackError
 
     try:
-        return int(app(arguments, prog_name="millrace", standalone_mode=False) or 0)
+        return int(app(arguments or ["--help"], prog_name="millrace", standalone_mode=False) or 0)
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
     except CommandError as error:

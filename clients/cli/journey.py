@@ -93,9 +93,12 @@ class Journey:
         client: Client,
         mailbox: Mailbox,
         changed: Callable[[Step], None] = lambda step: None,
+        check: Callable[[], None] = lambda: None,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        self._client, self._mailbox, self._changed, self._timeout = client, mailbox, changed, timeout
+        """`check` is called while waiting and may raise when waiting is in vain; `timeout` in seconds."""
+        self._client, self._mailbox, self._changed = client, mailbox, changed
+        self._check, self._timeout = check, timeout
         self._upload = Step("upload", "Upload", "bytes")
         self._load = Step("load", "Load", "rows")
         self._render = Step("render", "Render report")
@@ -231,6 +234,7 @@ class Journey:
         return fetched
 
     def _wait(self, deadline: float, failure: str, run: str) -> None:
+        self._check()
         if time.monotonic() > deadline:
             raise JourneyFailed(failure, run)
         time.sleep(POLL_SECONDS)

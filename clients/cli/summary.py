@@ -24,8 +24,12 @@ def outcome(found: Outcome) -> RenderableType:
     table.add_row("Report", f"{len(found.artifacts)} files", files)
     for delivery in found.deliveries:
         tries = f"{delivery['attempts']} attempt" + ("s" if delivery["attempts"] != 1 else "")
-        table.add_row(_DELIVERED.get(delivery["kind"], "Delivery"), f"{delivery['status']} to {delivery['channel']}", tries)
-    steps = ", ".join(f"{step.label.lower()} {duration(step.seconds)}" for step in found.steps if step.seconds is not None)
+        table.add_row(
+            _DELIVERED.get(delivery["kind"], "Delivery"), f"{delivery['status']} to {delivery['channel']}", tries
+        )
+    steps = ", ".join(
+        f"{step.label.lower()} {duration(step.seconds)}" for step in found.steps if step.seconds is not None
+    )
     table.add_row("Time", duration(found.seconds), steps)
     return Group(Text("What happened", "bold green"), table)
 

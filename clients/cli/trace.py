@@ -71,7 +71,9 @@ class Waterfall:
         services = list(dict.fromkeys(line.service for line in self._lines))
         total = max((line.end for line in self._lines), default=0.0)
         yield Text.assemble(
-            ("trace ", "bold"), self._trace_id, f"   {len(self._lines)} spans, {len(services)} services, {duration(total)}"
+            ("trace ", "bold"),
+            self._trace_id,
+            f"   {len(self._lines)} spans, {len(services)} services, {duration(total)}",
         )
         yield Text("   ").join(Text(f"■ {service}", COLOURS.get(service, "white")) for service in services)
         yield self._table(total, options)

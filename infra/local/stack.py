@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -52,9 +52,13 @@ class Stack:
         self.state.write("stack.json", {"ports": self.ports, "pid": os.getpid(), "started": time.time()})
         self._supervisor.start()
 
-    def wait(self, timeout: float = START_SECONDS) -> None:
-        """Returns when all processes are ready. Raises StartFailed."""
-        self._supervisor.wait(timeout=timeout)
+    def wait(self, names: Iterable[str] | None = None, timeout: float = START_SECONDS) -> None:
+        """Returns when the named processes (all by default) are ready. Raises StartFailed."""
+        self._supervisor.wait(names, timeout)
+
+    def check(self) -> None:
+        """Raises StartFailed when a process has been given up."""
+        self._supervisor.check()
 
     def stop(self) -> None:
         """Stops everything; nothing is left running."""

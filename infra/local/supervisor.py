@@ -102,9 +102,7 @@ class Supervisor:
         deadline = time.monotonic() + timeout
         with self._changed:
             while not all(child.status.holds for child in wanted):
-                for child in self._children.values():
-                    if child.status is Status.FAILED:
-                        raise StartFailed(child.process.name, child.reason or "no reason known", child.log)
+                self.check()
                 if self._stopping.is_set():
                     raise StackError("the stack was stopped while it started")
                 left = deadline - time.monotonic()
@@ -112,6 +110,12 @@ class Supervisor:
                     late = next(child for child in wanted if not child.status.holds)
                     raise StartFailed(late.process.name, f"not ready after {timeout:.0f} seconds", late.log)
                 self._changed.wait(min(left, 1.0))
+
+    def check(self) -> None:
+        """Raises StartFailed when a process has been given up."""
+        for child in self._children.values():
+            if child.status is Status.FAILED:
+                raise StartFailed(child.process.name, child.reason or "no reason known", child.log)
 
     def stop(self) -> None:
         """Stops all in reverse order and returns when nothing is left running."""

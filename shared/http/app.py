@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 from fastapi import APIRouter, FastAPI
 
 from shared import telemetry

@@ -69,6 +69,17 @@ class Attempt:
             moves.succeed(connection, [Finished(self.job.id, self.job.attempt, result)])
         self.finished = True
 
+    @contextmanager
+    def noting(self) -> Iterator[Session]:
+        """A transaction that does not end the job: what is true even if this attempt fails. Raises LeaseLost.
+
+        A later attempt meets what this one wrote, so write it in a way that can be repeated.
+        """
+        with self._database.transaction(origin=self.origin) as session:
+            if not moves.fence(raw(session), self.job.id, self.job.attempt):
+                raise LeaseLost
+            yield session
+
     def progress(self, done: int, total: int | None = None, unit: str = "", message: str = "") -> None:
         """Say how far the work is; written at most every half second. Raises LeaseLost when it is in vain."""
         now = time.monotonic()

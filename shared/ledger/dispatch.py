@@ -6,7 +6,7 @@ jobs out twice; the claim drops the second message.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -24,7 +24,6 @@ log = structlog.get_logger(__name__)
 
 MESSAGE_SECONDS = 0.05
 """Jobs of a kind that have been short share a message, up to about so much work."""
-MESSAGE_JOBS = 128
 EVENTS_A_ROUND = 500
 EVENTS_A_MESSAGE = 50
 PATIENCE_WHEN_BUSY = 12
@@ -57,6 +56,7 @@ class Dispatcher:
         window: int,
         redispatch_seconds: float,
         slots: int,
+        together: Mapping[str, int] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
@@ -64,6 +64,7 @@ class Dispatcher:
         self._window = window
         self._redispatch = redispatch_seconds
         self._slots = slots
+        self._together = together or {}
         self._monotonic = monotonic
         self._sent: dict[str, dict[UUID, float]] = {queue: {} for queue in queues}
         self._durations: dict[str, float] = {}
@@ -132,7 +133,7 @@ class Dispatcher:
         duration = self._durations.get(kind)
         if duration is None:
             return 1
-        return max(1, min(MESSAGE_JOBS, int(MESSAGE_SECONDS / max(duration, 1e-6))))
+        return max(1, min(self._together.get(kind, 1), int(MESSAGE_SECONDS / max(duration, 1e-6))))
 
     def _look_up_durations(self, connection: Connection) -> None:
         if self._monotonic() - self._durations_at < DURATIONS_SECONDS:

@@ -80,6 +80,12 @@ class Executor:
         if unsaved:
             self._save(unsaved)
 
+    def close(self) -> None:
+        """Close this thread's connection; the next run opens another."""
+        connection: Connection | None = self._local.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
+
     def _ledger(self) -> Connection:
         """This thread's own connection. It does not wait for the disk: losing a claim repeats a wake-up."""
         connection: Connection | None = getattr(self._local, "connection", None)

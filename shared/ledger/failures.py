@@ -9,7 +9,7 @@ import structlog
 from sqlmodel import Session
 
 from shared.db import Database, raw
-from shared.errors import LeaseLost, MillraceError, RetryLater, Unavailable
+from shared.errors import LeaseLost, MillraceError, RetryLater, Snooze, Unavailable
 from shared.ledger import moves
 from shared.ledger.enqueue import Origin
 from shared.ledger.messages import Retry
@@ -75,9 +75,11 @@ def _clean(value: Any) -> Any:
 
 
 def settle(database: Database, task: Task | None, job: moves.Claimed, error: BaseException) -> str:
-    """Record a failed attempt: try again later, or fail for good. Answers `retried`, `failed` or `lost`."""
+    """Record a failed attempt: try again later, or fail for good. Answers `retried`, `snoozed`, `failed` or `lost`."""
     if isinstance(error, LeaseLost):
         return "lost"
+    if isinstance(error, Snooze):
+        return _snooze(database, job, error)
     reason = describe(error)
     permanent = isinstance(error, MillraceError) and not isinstance(error, Unavailable)
     if permanent or job.attempt - job.crashes >= job.max_attempts:
@@ -90,6 +92,14 @@ def settle(database: Database, task: Task | None, job: moves.Claimed, error: Bas
         held_still = moves.retry(raw(session), job.id, job.attempt, reason, after)
         session.info["wake"] = True
     return "retried" if held_still else "lost"
+
+
+def _snooze(database: Database, job: moves.Claimed, error: Snooze) -> str:
+    reason = {"code": "attempt.snoozed", "detail": error.detail}
+    with database.transaction() as session:
+        held_still = moves.snooze(raw(session), job.id, job.attempt, reason, error.after)
+        session.info["wake"] = True
+    return "snoozed" if held_still else "lost"
 
 
 def fail(database: Database, task: Task | None, job: Held, reason: dict[str, Any], *, queued: bool = False) -> bool:

@@ -1,6 +1,6 @@
 """The feed: every event of a producer in order, over HTTP, so that a consumer catches up with what the broker lost."""
 
-import httpx
+import httpx2 as httpx
 import structlog
 from pydantic import BaseModel
 

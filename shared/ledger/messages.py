@@ -41,6 +41,8 @@ class JobArgs(BaseModel):
     queue: ClassVar[str]
     lane: ClassVar[Lane] = Lane.NORMAL
     retry: ClassVar[Retry] = Retry()
+    together: ClassVar[int] = 128
+    """At most so many jobs of the kind share a message, and so a process or thread, one after the other."""
 
 
 class EventArgs(JobArgs):

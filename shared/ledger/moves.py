@@ -92,6 +92,11 @@ def retry(connection: Statements, id: UUID, attempt: int, error: dict[str, Any],
     return _leave(connection, id, attempt, "queued", "retried", error, after)
 
 
+def snooze(connection: Statements, id: UUID, attempt: int, error: dict[str, Any], after: float) -> bool:
+    """`running → queued`, due again in `after` seconds; the try does not count."""
+    return _leave(connection, id, attempt, "queued", "snoozed", error, after, granted=1)
+
+
 def fail(connection: Statements, id: UUID, attempt: int, error: dict[str, Any]) -> bool:
     """`running → failed`, for good."""
     return _leave(connection, id, attempt, "failed", "failed", error, 0)
@@ -113,6 +118,7 @@ def _leave(
     error: dict[str, Any],
     after: float,
     crashes: int = 0,
+    granted: int = 0,
 ) -> bool:
     """Move a running attempt out, and keep its record. Whether it still held the job."""
     short = {key: value for key, value in error.items() if key != "traceback"}
@@ -121,6 +127,7 @@ def _leave(
                         WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR NO KEY UPDATE),
                 moved AS (
              UPDATE job SET state = %(state)s, error = %(short)s, worker = NULL, crashes = crashes + %(crashes)s,
+                    max_attempts = max_attempts + %(granted)s,
                     not_before = CASE WHEN %(state)s = 'queued' THEN now() + %(after)s ELSE not_before END,
                     finished_at = CASE WHEN %(state)s = 'queued' THEN NULL ELSE now() END
              FROM old WHERE job.id = old.id AND job.id = %(id)s RETURNING job.id)
@@ -134,6 +141,7 @@ def _leave(
             "outcome": outcome,
             "short": Jsonb(short),
             "crashes": crashes,
+            "granted": granted,
             "after": timedelta(seconds=after),
             "error": Jsonb(error),
             "version": VERSION,

@@ -63,7 +63,8 @@ CREATE INDEX job_run ON job (run);
 CREATE TABLE attempt (
   job         uuid        NOT NULL,
   number      integer     NOT NULL,
-  outcome     text        NOT NULL CHECK (outcome IN ('succeeded', 'retried', 'failed', 'cancelled', 'lost')),
+  outcome     text        NOT NULL
+              CHECK (outcome IN ('succeeded', 'retried', 'snoozed', 'failed', 'cancelled', 'lost')),
   worker      uuid,
   version     text,
   started_at  timestamptz NOT NULL,

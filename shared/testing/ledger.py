@@ -1,6 +1,7 @@
 """Running a service's jobs in the test's own process, on a real database, without Celery."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ def run_due(database: Database, tasks: Tasks, *, hurry: bool = True) -> int:
     """
     worker, ran = ids.draw(), 0
     executor = Executor(database, tasks, worker)
-    with database.connect() as connection:
+    with database.connect() as connection, closing(executor):
         leases.renew(connection, worker, "test", 300.0)
         for _ in range(MAX_ROUNDS):
             if hurry:

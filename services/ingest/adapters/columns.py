@@ -78,7 +78,8 @@ def _terms(column: str, kinds: Sequence[Kind]) -> list[str]:
     """The aggregates that make a Tally, in the order of its fields."""
     zeros = whole = fraction = "0"
     if NUMBERS & set(kinds):
-        zeros = f"count(*) FILTER (regexp_full_match({column}, {literal(LEADING_ZERO)}))"
+        leading = f"regexp_full_match({column}, {literal(LEADING_ZERO)})"
+        zeros = f"count(*) FILTER (CASE WHEN {column} >= '-0' AND {column} < '1' THEN {leading} ELSE false END)"
     if Kind.DECIMAL in kinds:
         fit = fits(Kind.DECIMAL, column)
         whole = f"coalesce(max({_whole_digits(column)}) FILTER ({fit}), 0)"
@@ -88,47 +89,69 @@ def _terms(column: str, kinds: Sequence[Kind]) -> list[str]:
 
 
 def fits(kind: Kind, column: str) -> str:
-    """An SQL condition: true for the values of `column` that are of `kind`, false for others and for NULL."""
-    condition = f"coalesce(regexp_full_match({column}, {literal(PATTERNS[kind])}), false)"
-    if (also := _also(kind, column)) is None:
-        return condition
-    return f"(CASE WHEN {condition} THEN coalesce({also}, false) ELSE false END)"
+    """An SQL condition: true for the values of `column` that are of `kind`, false for others and for NULL.
+
+    Nested, because CASE evaluates a condition only for the rows that passed the one before: a cheap one that
+    lets everything through that the pattern could match, the pattern, and what the pattern does not settle.
+    """
+    condition = _also(kind, column)
+    for test in (f"regexp_full_match({column}, {literal(PATTERNS[kind])})", _gate(kind, column)):
+        condition = f"CASE WHEN {test} THEN {condition} ELSE false END"
+    return f"({condition})"
 
 
-def _also(kind: Kind, column: str) -> str | None:
-    """What the pattern alone does not settle: ranges, and days that no calendar has."""
+def _gate(kind: Kind, column: str) -> str:
+    """About five times cheaper than the pattern, where a column is something else altogether."""
+    match kind:
+        case Kind.BOOLEAN:
+            return f"strlen({column}) BETWEEN 4 AND 5"
+        case Kind.DATE:
+            return f"strlen({column}) = 10"
+        case Kind.TIMESTAMP | Kind.TIMESTAMP_ZONED:
+            return f"{column} >= '0' AND {column} < ':' AND strlen({column}) >= 16"
+        case _:
+            # '-', '.', '/', '0' to '9' stand in this order in ASCII.
+            return f"{column} >= '-' AND {column} < ':'"
+
+
+def _also(kind: Kind, column: str) -> str:
+    """What the pattern does not settle: ranges, and days that no calendar has."""
     match kind:
         case Kind.BIGINT:
-            return f"TRY_CAST({column} AS BIGINT) IS NOT NULL"
+            return f"CASE WHEN strlen({column}) < 19 THEN true ELSE TRY_CAST({column} AS BIGINT) IS NOT NULL END"
         case Kind.DECIMAL:
             return f"{_whole_digits(column)} + {_fraction_digits(column)} <= {MAX_DECIMAL_DIGITS}"
         case Kind.DOUBLE:
             value = f"TRY_CAST({column} AS DOUBLE)"
             vanished = f"{value} = 0 AND regexp_matches({column}, '^[^eE]*[1-9]')"
             too_long = f"regexp_full_match({column}, {literal(LONG_WHOLE)})"
-            return f"isfinite({value}) AND NOT ({vanished}) AND NOT {too_long}"
+            return f"coalesce(isfinite({value}) AND NOT ({vanished}) AND NOT {too_long}, false)"
         case Kind.DATE:
-            return f"TRY_CAST({column} AS DATE) >= DATE '0001-01-01'"
+            return f"coalesce(TRY_CAST({column} AS DATE) >= DATE '0001-01-01', false)"
         case Kind.TIMESTAMP:
             return _in_years(column, "TIMESTAMP")
         case Kind.TIMESTAMP_ZONED:
             return _in_years(column, "TIMESTAMPTZ")
         case _:
-            return None
+            return "true"
 
 
 def _in_years(column: str, sql_type: str) -> str:
     value = f"TRY_CAST({column} AS {sql_type})"
     first, after = f"{sql_type} '0001-01-01 00:00:00'", f"{sql_type} '10000-01-01 00:00:00'"
-    return f"{value} >= {first} AND {value} < {after}"
+    return f"coalesce({value} >= {first} AND {value} < {after}, false)"
 
 
 def _whole_digits(column: str) -> str:
-    return f"greatest(1, length(split_part(ltrim({column}, '-'), '.', 1)))"
+    """Digits before the point, a sign not counted; 1 for `.5`. For values of a number's pattern."""
+    point = f"strpos({column}, '.')"
+    end = f"CASE {point} WHEN 0 THEN strlen({column}) ELSE {point} - 1 END"
+    return f"greatest(1, {end} - CAST(starts_with({column}, '-') AS INTEGER))"
 
 
 def _fraction_digits(column: str) -> str:
-    return f"length(split_part({column}, '.', 2))"
+    point = f"strpos({column}, '.')"
+    return f"CASE {point} WHEN 0 THEN 0 ELSE strlen({column}) - {point} END"
 
 
 def converted(column_type: ColumnType, column: str) -> str:

@@ -76,7 +76,7 @@ def read_row(data: bytes, start: int, delimiter: bytes) -> Row | Broken:
 
 
 def row_pattern(delimiter: bytes, columns: int) -> re.Pattern[bytes]:
-    """Matches a well-formed row of exactly `columns` fields with its line end.
+    """Matches a well-formed row of exactly `columns` fields (group 1) with its line end.
 
     The fast lane: it passes over what `read_row` would have to look at (a lone CR, a quote inside an unquoted
     field). Possessive throughout, so no input makes it backtrack.
@@ -84,7 +84,7 @@ def row_pattern(delimiter: bytes, columns: int) -> re.Pattern[bytes]:
     plain = rb'[^"\r\n' + re.escape(delimiter) + rb"]*+"
     one = rb'(?>"[^"]*+(?:""[^"]*+)*+"|' + plain + rb")"
     repeated = rb"(?:" + one + re.escape(delimiter) + rb"){%d}" % (columns - 1)
-    return re.compile(repeated + one + rb"\r*+\n")
+    return re.compile(rb"(" + repeated + one + rb")\r*+\n")
 
 
 def write_row(fields: list[bytes], delimiter: bytes) -> bytes:

@@ -160,17 +160,17 @@ class Splitter:
         line, delimiter, lines, end = self.line, self.delimiter, 0, position
         single = len(self.columns) == 1
         for match in iter(self._pattern.scanner(body, position).match, None):
-            row = match[0]
-            if len(row) > MAX_CELL_BYTES or (single and not row.strip(b"\r\n")):
+            row = match[1]
+            if len(row) > MAX_CELL_BYTES or (single and not row):
                 break
-            parts.append(b"%d%b%b" % (line, delimiter, row))
+            parts.append(b"%d%b%b\n" % (line, delimiter, row))
             lines += line
-            line += row.count(b"\n")
+            line += row.count(b"\n") + 1
             end = match.end()
         if parts:
-            simple = line - self.line == len(parts) and body.find(b"\r", position, end) < 0
-            self.batch.simple = self.batch.simple and simple
-            self.batch.add(b"".join(parts), len(parts), lines)
+            rows = b"".join(parts)
+            self.batch.simple = self.batch.simple and line - self.line == len(parts) and b"\r" not in rows
+            self.batch.add(rows, len(parts), lines)
         self.line = line
         return end
 

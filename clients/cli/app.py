@@ -1,0 +1,162 @@
+"""The commands and their options; the work is in the modules they call."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="millrace",
+    help="Data in, reports out, people told.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+jobs_app = typer.Typer(help="Jobs of all services.", rich_markup_mode=None)
+app.add_typer(jobs_app, name="jobs")
+
+StateOption = Annotated[
+    Path | None, typer.Option("--state", envvar="MILLRACE_STATE", help="The stack's folder.", show_default=".millrace")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+
+
+def _port(name: str, what: str) -> object:
+    return typer.Option(f"--{name}-port", help=f"Port of {what}.", show_default=False)
+
+
+def _folder(given: Path | None) -> Path:
+    from clients.cli.place import default_folder
+
+    return given or default_folder()
+
+
+@app.command()
+def up(
+    state: StateOption = None,
+    port_base: Annotated[
+        int | None, typer.Option("--port-base", help="First of the stack's ports.", show_default="the last start's, else 8700")
+    ] = None,
+    api: Annotated[int | None, _port("api", "the gateway")] = None,
+    ingest: Annotated[int | None, _port("ingest", "ingest's own API")] = None,
+    reports: Annotated[int | None, _port("reports", "reports' own API")] = None,
+    notifications: Annotated[int | None, _port("notifications", "notifications' own API")] = None,
+    flower: Annotated[int | None, _port("flower", "Flower")] = None,
+    mailbox: Annotated[int | None, _port("mailbox", "the mailbox's page")] = None,
+    smtp: Annotated[int | None, _port("smtp", "the mailbox's SMTP")] = None,
+    postgres: Annotated[int | None, _port("postgres", "PostgreSQL")] = None,
+    valkey: Annotated[int | None, _port("valkey", "Valkey")] = None,
+    demo: Annotated[
+        bool | None, typer.Option("--demo/--no-demo", help="Send the sample.", show_default="until it once succeeded")
+    ] = None,
+) -> None:
+    """Set up and start the whole system; Ctrl-C stops it."""
+    from clients.cli.up import up as run
+
+    given = {
+        "api": api,
+        "ingest": ingest,
+        "reports": reports,
+        "notifications": notifications,
+        "flower": flower,
+        "mailbox": mailbox,
+        "smtp": smtp,
+        "postgres": postgres,
+        "valkey": valkey,
+    }
+    run(_folder(state), port_base, {name: port for name, port in given.items() if port is not None}, demo)
+
+
+@app.command()
+def demo(
+    file: Annotated[Path | None, typer.Argument(help="A CSV file.", show_default="a generated sample")] = None,
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="On a stack of its own, stopped afterwards.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the ephemeral stack's folder.")] = False,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+) -> None:
+    """Send a CSV through the system until its report is delivered."""
+    from clients.cli import demo as command
+    from clients.cli.errors import BadInput
+
+    if ephemeral:
+        command.ephemeral(file, as_json=as_json, keep=keep)
+    elif keep:
+        raise BadInput("--keep is for --ephemeral: a running stack keeps its folder anyway")
+    else:
+        command.demo(_folder(state), file, as_json=as_json)
+
+
+@app.command()
+def status(state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Show the stack's processes and addresses."""
+    from clients.cli.status import status as run
+
+    run(_folder(state), as_json=as_json)
+
+
+@app.command()
+def stop(state: StateOption = None) -> None:
+    """Stop the stack and wait until nothing of it runs."""
+    from clients.cli.status import stop as run
+
+    run(_folder(state))
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="A service, or one process such as ingest-worker.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="So many of the last lines of each log.")] = 50,
+    raw: Annotated[bool, typer.Option("--raw", help="As they are written, one JSON object a line.")] = False,
+    state: StateOption = None,
+) -> None:
+    """Show what a service logged."""
+    from clients.cli.logs import logs as run
+
+    run(_folder(state), service, lines=lines, follow=follow, raw=raw)
+
+
+@app.command()
+def trace(
+    run: Annotated[str | None, typer.Argument(help="A run's id.", show_default="the last run")] = None,
+    state: StateOption = None,
+) -> None:
+    """Draw a run's trace: every hop of every service, when and how long."""
+    from clients.cli.tables import show_trace
+
+    show_trace(_folder(state), run)
+
+
+@app.command()
+def runs(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
+    state: StateOption = None,
+) -> None:
+    """List the latest runs."""
+    from clients.cli.tables import list_runs
+
+    list_runs(_folder(state), limit)
+
+
+@jobs_app.command("list")
+def jobs_list(
+    run: Annotated[str | None, typer.Option("--run", help="Of one run.")] = None,
+    job_state: Annotated[
+        str | None, typer.Option("--job-state", help="queued, running, succeeded, failed or cancelled.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
+    state: StateOption = None,
+) -> None:
+    """List jobs, the newest first."""
+    from clients.cli.tables import list_jobs
+
+    list_jobs(_folder(state), run, job_state, limit)
+
+
+@jobs_app.command("show")
+def jobs_show(job: Annotated[str, typer.Argument(help="A job's id.")], state: StateOption = None) -> None:
+    """Show one job: what it is, how it stands, why, and every attempt."""
+    from clients.cli.tables import show_job
+
+    show_job(_folder(state), job)

@@ -1,0 +1,109 @@
+"""Runs, jobs and traces as tables in the terminal."""
+
+import itertools
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.json import JSON
+from rich.table import Table
+from rich.text import Text
+
+from clients.cli import place
+from clients.cli.errors import CommandError
+from clients.cli.trace import Waterfall, duration
+
+Json = dict[str, Any]
+STATE_STYLES: Final = {
+    "queued": "dim",
+    "running": "yellow",
+    "succeeded": "green",
+    "failed": "bold red",
+    "cancelled": "magenta",
+}
+
+
+def list_runs(folder: Path, limit: int) -> None:
+    with place.client(folder) as client:
+        found = list(itertools.islice(client.runs(), limit))
+    table = _table("run", "state", "started", "took", "reason")
+    for run in found:
+        table.add_row(run["id"], _state(run), _local(run["created_at"]), _took(run, "created_at"), run["reason"] or "")
+    _show(table, found, "no runs yet")
+
+
+def list_jobs(folder: Path, run: str | None, state: str | None, limit: int) -> None:
+    with place.client(folder) as client:
+        found = list(itertools.islice(client.jobs(run, state), limit))
+    table = _table("job", "kind", "state", "attempt", "created", "took", "reason")
+    for job in found:
+        table.add_row(
+            job["id"],
+            job["kind"],
+            _state(job),
+            str(job["attempt"]),
+            _local(job["created_at"]),
+            _took(job, "started_at"),
+            _reason(job),
+        )
+    _show(table, found, "no such jobs")
+
+
+def show_job(folder: Path, job: str) -> None:
+    with place.client(folder) as client:
+        found = client.job(job)
+    Console().print(JSON.from_data(found))
+
+
+def show_trace(folder: Path, run: str | None) -> None:
+    """Raises CommandError when there is no run, or no trace of it (yet)."""
+    with place.client(folder) as client:
+        wanted = run or next((each["id"] for each in client.runs()), None)
+        if wanted is None:
+            raise CommandError("there are no runs yet")
+        trace_id = client.run(wanted)["trace_id"]
+        if trace_id is None:
+            raise CommandError(f"run {wanted} has no trace")
+        found = client.trace(trace_id)
+    Console().print(Waterfall(found["trace_id"], found["spans"]))
+
+
+def _show(table: Table, found: list[Json], otherwise: str) -> None:
+    console = Console()
+    if not found:
+        console.print(otherwise)
+    elif console.is_terminal:
+        console.print(table)
+    else:
+        # Whole lines for grep and cut, whatever the width.
+        Console(width=500).print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=column != "reason", overflow="fold")
+    return table
+
+
+def _state(item: Json) -> Text:
+    return Text(item["state"], STATE_STYLES.get(item["state"], ""))
+
+
+def _reason(job: Json) -> str:
+    return str((job["reason"] or {}).get("detail", ""))
+
+
+def _took(item: Json, start: str) -> str:
+    if not item[start] or not item["finished_at"]:
+        return ""
+    return duration((_time(item["finished_at"]) - _time(item[start])).total_seconds())
+
+
+def _local(moment: str) -> str:
+    return f"{_time(moment).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _time(moment: str) -> datetime:
+    return datetime.fromisoformat(moment)

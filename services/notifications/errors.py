@@ -1,0 +1,42 @@
+"""Failures that `notifications` names."""
+
+from typing import Any
+
+from shared.errors import Conflict, MillraceError, Unprocessable
+
+
+class NameTaken(Conflict):
+    code, title = "name.taken", "The name is taken"
+
+
+class ChannelUnknown(Unprocessable):
+    code, title = "channel.unknown", "Unknown channel"
+
+
+class TooMany(Conflict):
+    code, title = "workspace.full", "The workspace has as many as it may"
+
+
+class ChannelGone(MillraceError):
+    """The channel was deleted, or disabled, after the message was made."""
+
+    code = "channel.gone"
+
+
+class DeliveryRefused(MillraceError):
+    """The destination will not take the message, now or later. `kind` becomes part of the code."""
+
+    code = "delivery.refused"
+
+    def __init__(self, kind: str, detail: str, **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.kind = kind
+
+    def reason(self) -> dict[str, Any]:
+        return {**super().reason(), "code": f"delivery.{self.kind}"}
+
+
+class DeliveryExhausted(MillraceError):
+    """Every attempt that the retry schedule has was made."""
+
+    code = "delivery.exhausted"

@@ -1,0 +1,28 @@
+"""What `notifications` says to itself."""
+
+from typing import ClassVar
+from uuid import UUID
+
+from shared.ledger.messages import EventArgs, JobArgs, Retry
+
+
+class MatchEvent(EventArgs):
+    """Find the rules that want an event, and owe a delivery to each of their destinations."""
+
+    kind: ClassVar[str] = "notifications.event.match"
+    queue: ClassVar[str] = "notifications.jobs"
+
+
+class SendMessage(JobArgs):
+    """Bring one message to one destination.
+
+    How often and when a destination is tried again is the delivery's own matter (domain.RETRY_DELAYS). The
+    policy here is for what fails on our side: the rest of the attempts.
+    """
+
+    kind: ClassVar[str] = "notifications.message.send"
+    queue: ClassVar[str] = "notifications.jobs"
+    retry: ClassVar[Retry] = Retry(max_attempts=25, base=5.0, cap=600.0)
+    together: ClassVar[int] = 1
+
+    delivery_id: UUID

@@ -1,0 +1,81 @@
+"""When has a run ended, and how?"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.api.domain import standing
+from shared import ids
+from shared.contracts.catalog import consumers
+from shared.contracts.envelope import Envelope
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NOBODY = ids.derive(NOON)
+
+
+@dataclass
+class Job:
+    kind: str
+    state: str
+    cause: str = "request"
+    cause_id: UUID = NOBODY
+    reason: dict[str, Any] | None = None
+    finished_at: datetime | None = NOON
+
+
+def completed() -> Envelope:
+    id = ids.draw()
+    return Envelope(
+        id=id,
+        source="/millrace/ingest",
+        type="ingest.dataset.completed.v1",
+        subject="x",
+        time=NOON,
+        workspace=id,
+        runid=id,
+        causationid=id,
+        data={},
+    )
+
+
+def taken_in(event: Envelope, *kinds: str) -> list[Job]:
+    return [Job(kind, "succeeded", "event", event.id) for kind in kinds]
+
+
+def test_runs_while_a_job_is_unfinished():
+    found = standing([Job("a.b.c", "succeeded"), Job("ingest.dataset.load", "queued", finished_at=None)], [], [])
+    assert (found.state, found.reason) == ("running", "ingest.dataset.load is queued")
+
+
+def test_ends_when_every_event_has_become_the_jobs_of_its_subscribers():
+    event = completed()
+    found = standing([Job("x", "succeeded"), *taken_in(event, *consumers(event.type))], [event], [])
+    assert (found.state, found.finished_at) == ("succeeded", NOON)
+
+
+@pytest.mark.parametrize("missing", consumers("ingest.dataset.completed.v1"))
+def test_is_not_ended_by_an_event_that_is_still_on_its_way(missing):
+    event = completed()
+    there = [kind for kind in consumers(event.type) if kind != missing]
+    found = standing([Job("x", "succeeded"), *taken_in(event, *there)], [event], [])
+    assert (found.state, found.reason) == ("running", f"an event is on its way to {missing}")
+
+
+def test_fails_with_the_first_failed_jobs_reason():
+    later = Job("b", "failed", reason={"detail": "no such column"}, finished_at=NOON + timedelta(seconds=3))
+    found = standing([Job("a", "succeeded"), later], [], [])
+    assert (found.state, found.reason) == ("failed", "b: no such column")
+    assert found.finished_at == NOON + timedelta(seconds=3)
+
+
+def test_is_cancelled_when_nothing_failed():
+    assert standing([Job("a", "succeeded"), Job("b", "cancelled")], [], []).state == "cancelled"
+    assert standing([Job("a", "failed"), Job("b", "cancelled")], [], []).state == "failed"
+
+
+def test_never_ends_on_the_word_of_some_services_alone():
+    found = standing([Job("a", "succeeded")], [], ["reports"])
+    assert (found.state, found.reason) == ("running", "reports cannot be asked")
