@@ -80,7 +80,7 @@ def ephemeral(file: Path | None, *, as_json: bool, keep: bool) -> None:
     with _temporary(keep) as state, Lock(state), Interrupts() as interrupts, make_screen(quiet=as_json) as screen:
         began = time.monotonic()
         # Flower is for people; nobody is here to look.
-        stack = Stack(state, ports.free(), flower=False, listener=screen.heard)
+        stack = Stack(state, ports.free(), flower=False, lasting=keep, listener=screen.heard)
         screen.follow(stack.views)
         screen.title(f"Millrace is starting in {state.folder}")
         try:

@@ -57,7 +57,11 @@ def arrange(spans: list[Json]) -> list[Line]:
             )
             yield from walk(span["span_id"], depth + 1)
 
-    return list(walk(None, 0))
+    lines = list(walk(None, 0))
+    while below:
+        # Spans that name each other as parents: shown anyway.
+        lines += walk(next(iter(below)), 0)
+    return lines
 
 
 class Waterfall:

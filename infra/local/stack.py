@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -20,11 +21,11 @@ from infra.local.supervisor import Supervisor
 
 ROOT: Final = Path(__file__).parents[2]
 WEB_USER: Final = "millrace"
-MAIL_FROM: Final = "reports@millrace.localhost"
+MAIL_FROM: Final = "Millrace <reports@millrace.localhost>"
 START_SECONDS: Final = 120.0
 # What a process may see of the caller's environment: a stray PGUSER, HTTP_PROXY or WEB_CONCURRENCY in a shell
 # would change how the services connect. Their own settings pass, so that each can be tuned from outside.
-_INHERITED: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZDIR"})
+_INHERITED: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZDIR"})
 _PASSED_PREFIXES: Final = ("MILLRACE_", *(f"{service.upper()}_" for service in SERVICES))
 # The command line's own settings.
 _NOT_PASSED: Final = frozenset({"MILLRACE_STATE", "MILLRACE_URL", "MILLRACE_KEY", "MILLRACE_STACK"})
@@ -39,12 +40,20 @@ class Stack:
         chosen: Ports,
         *,
         flower: bool = True,
+        lasting: bool = True,
         listener: Callable[[View], None] = lambda view: None,
     ) -> None:
+        """A stack that is not lasting is torn down instead of stopped in order: its folder is thrown away.
+
+        `listener` hears of every change of a process, in the supervisor's thread.
+        """
         self.state, self.ports = state, chosen
         self.secrets = secrets.load(state)
         self._listener = listener
-        self._supervisor = Supervisor(self._processes(flower), state.log, self.secrets.stack, self._changed)
+        processes = self._processes(flower)
+        if not lasting:
+            processes = [_torn_down(each) for each in processes]
+        self._supervisor = Supervisor(processes, state.log, self.secrets.stack, self._changed)
 
     def start(self) -> None:
         """Starts everything and returns at once. Raises PortTaken when a port is in use."""
@@ -95,7 +104,7 @@ class Stack:
         if flower:
             made.append(self._flower())
         # PostgreSQL has its own; every other process gets exactly what is put together here.
-        base = _inherited()
+        base = {**_inherited(), "TMPDIR": str(self.state.path("tmp"))}
         return [replace(each, environment={**base, **each.environment}, directory=ROOT) for each in made]
 
     def _mailbox(self) -> Process:
@@ -142,7 +151,11 @@ class Stack:
             ),
             Process(
                 name=f"{service}-worker",
-                command=(*celery, "worker", "-n", f"{service}@%h", "--loglevel", "INFO"),
+                command=(
+                    *(*celery, "worker", "-n", f"{service}@%h", "--loglevel", "INFO"),
+                    # Nobody here needs to hear of the other workers, and asking them takes a second.
+                    *("--without-mingle", "--without-gossip"),
+                ),
                 environment=environment,
                 after=("provision", "valkey"),
                 ready=probes.logged(" ready."),
@@ -198,6 +211,11 @@ class Stack:
             "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={telemetry}",
             **own.get(service, {}),
         }
+
+
+def _torn_down(process: Process) -> Process:
+    # PostgreSQL's immediate shutdown: killed outright it would leave its shared memory segment behind.
+    return replace(process, stop_signal=signal.SIGQUIT if process.name == "postgres" else signal.SIGKILL)
 
 
 def _inherited() -> dict[str, str]:

@@ -3,7 +3,7 @@
 - `lock`: held (flock) by the running stack, holds its process id
 - `stack.json`: ports of the last start; `status.json`: the processes' states, rewritten on each change
 - `secrets.json`, `signing-key.pem`: generated once; `access.json`: the first workspace's key and set-up
-- `postgres/`, `valkey/`, `objects/`, `mailbox/`, `logs/`, `sample/`
+- `postgres/`, `valkey/`, `objects/`, `mailbox/`, `logs/`, `sample/`, `tmp/`
 """
 
 import fcntl
@@ -31,7 +31,7 @@ class State:
     def create(self) -> None:
         """Makes the folder and its subfolders. Raises BadState when that is impossible."""
         try:
-            for name in ("", "logs", "objects", "valkey", "mailbox", "sample"):
+            for name in ("", "logs", "objects", "valkey", "mailbox", "sample", "tmp"):
                 self.path(name).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise BadState(f"{self.folder} cannot hold the stack's state: {error.strerror}") from None

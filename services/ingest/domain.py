@@ -48,6 +48,11 @@ class Kind(StrEnum):
 
 NUMBERS: Final = frozenset({Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE})
 CANDIDATES: Final = tuple(kind for kind in Kind if kind is not Kind.TEXT)
+SHARES_VALUES_WITH: Final[dict[Kind, tuple[Kind, ...]]] = {
+    Kind.DECIMAL: (Kind.BIGINT,),
+    Kind.DOUBLE: (Kind.BIGINT, Kind.DECIMAL),
+}
+"""The earlier candidates that a value may fit as well. No value fits any other two."""
 
 # RE2 and Python read these patterns alike; the whole value must match.
 _DAY: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"

@@ -1,8 +1,10 @@
-"""Named failures of the reports service. The first group ends a render: the same Parquet and the same
-definition would fail in the same way again, so none of them is retried.
+"""Named failures of the reports service.
+
+A ReportError ends a render: the same Parquet and the same definition would fail in the same way again, so none
+of them is retried. The others answer requests.
 """
 
-from shared.errors import MillraceError
+from shared.errors import Conflict, MillraceError, NotFound
 
 
 def shortened(name: str) -> str:
@@ -76,3 +78,31 @@ class RenderFailed(ReportError):
     """The chart engine or the document engine failed."""
 
     code = "report.render_failed"
+
+
+class DatasetEmpty(ReportError):
+    """The version has no rows: there is nothing to report on."""
+
+    code = "report.dataset_empty"
+
+
+class RenderMissing(ReportError):
+    """A job names a render that is not there (any more)."""
+
+    code = "report.render_missing"
+
+
+class DefinitionExists(Conflict):
+    code, title = "definition.exists", "The definition exists"
+
+
+class DefinitionNotFound(NotFound):
+    code, title = "definition.not_found", "Unknown report definition"
+
+
+class RenderNotFound(NotFound):
+    code, title = "render.not_found", "Unknown render"
+
+
+class ArtifactNotFound(NotFound):
+    code, title = "artifact.not_found", "Unknown artifact"

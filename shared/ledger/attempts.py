@@ -34,6 +34,7 @@ class Attempt:
         self._database = database
         self._ledger = ledger
         self._progress_at = 0.0
+        self._began = time.monotonic()
 
     @property
     def workspace(self) -> UUID:
@@ -46,6 +47,11 @@ class Attempt:
     @property
     def origin(self) -> Origin:
         return Origin(self.job.workspace, self.job.run, "job", self.job.id)
+
+    @property
+    def seconds(self) -> float:
+        """Since the body began."""
+        return time.monotonic() - self._began
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -66,7 +72,7 @@ class Attempt:
                 raise LeaseLost
             yield session
             session.flush()
-            moves.succeed(connection, [Finished(self.job.id, self.job.attempt, result)])
+            moves.succeed(connection, [Finished(self.job.id, self.job.attempt, result, self.seconds)])
         self.finished = True
 
     @contextmanager

@@ -50,6 +50,7 @@ class Returned:
 
     job: Claimed
     result: Any
+    seconds: float
 
 
 class Executor:
@@ -131,7 +132,7 @@ class Executor:
             raise ArgumentsInvalid(str(error)[:500]) from error
         attempt = Attempt(self._database, job, self._ledger())
         result = task.body(attempt, args)
-        return None if attempt.finished else Returned(job, result)
+        return None if attempt.finished else Returned(job, result, attempt.seconds)
 
     def _task(self, job: Claimed) -> Task:
         try:
@@ -155,7 +156,9 @@ class Executor:
         """Commit results that have no effects of their own together."""
         try:
             with self._database.transaction() as session:
-                held = moves.succeed(raw(session), [Finished(r.job.id, r.job.attempt, r.result) for r in unsaved])
+                held = moves.succeed(
+                    raw(session), [Finished(r.job.id, r.job.attempt, r.result, r.seconds) for r in unsaved]
+                )
         except (psycopg.OperationalError, DBAPIError):
             log.error("results not recorded", jobs=len(unsaved), exc_info=True)
         except (psycopg.Error, TypeError, ValueError) as error:

@@ -56,6 +56,7 @@ class Finished:
     id: UUID
     attempt: int
     result: Any = None
+    seconds: float | None = None
 
 
 def succeed(connection: Statements, finished: list[Finished]) -> set[UUID]:
@@ -63,15 +64,16 @@ def succeed(connection: Statements, finished: list[Finished]) -> set[UUID]:
     rows = connection.execute(
         """WITH moved AS (
              UPDATE job SET state = 'succeeded', result = done.result, error = NULL, finished_at = now()
-             FROM unnest(%s::uuid[], %s::int[], %s::jsonb[]) AS done (id, attempt, result)
+             FROM unnest(%s::uuid[], %s::int[], %s::jsonb[], %s::real[]) AS done (id, attempt, result, seconds)
              WHERE job.id = done.id AND job.id = ANY(%s) AND job.attempt = done.attempt AND job.state = 'running'
-             RETURNING job.id, job.attempt, worker, started_at)
-           INSERT INTO attempt (job, number, outcome, worker, version, started_at, finished_at)
-           SELECT id, attempt, 'succeeded', worker, %s, started_at, now() FROM moved RETURNING job""",
+             RETURNING job.id, job.attempt, worker, started_at, done.seconds)
+           INSERT INTO attempt (job, number, outcome, worker, version, seconds, started_at, finished_at)
+           SELECT id, attempt, 'succeeded', worker, %s, seconds, started_at, now() FROM moved RETURNING job""",
         (
             [f.id for f in finished],
             [f.attempt for f in finished],
             [Jsonb(f.result) for f in finished],
+            [f.seconds for f in finished],
             [f.id for f in finished],
             VERSION,
         ),

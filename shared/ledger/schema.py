@@ -67,11 +67,14 @@ CREATE TABLE attempt (
               CHECK (outcome IN ('succeeded', 'retried', 'snoozed', 'failed', 'cancelled', 'lost')),
   worker      uuid,
   version     text,
+  seconds     real,
   started_at  timestamptz NOT NULL,
   finished_at timestamptz NOT NULL,
   error       jsonb,
   PRIMARY KEY (job, number)
 ) PARTITION BY RANGE (job);
+
+COMMENT ON COLUMN attempt.seconds IS 'What the body took, without waiting for the others of its message.';
 
 CREATE TABLE event (
   id          uuid        NOT NULL,

@@ -1,6 +1,6 @@
 """The typing rules of `domain` as SQL over text columns, and their count over the whole file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ from services.ingest.domain import (
     MAX_DECIMAL_DIGITS,
     NUMBERS,
     PATTERNS,
+    SHARES_VALUES_WITH,
     TEXT,
     ColumnType,
     Kind,
@@ -22,6 +23,7 @@ from services.ingest.domain import (
 
 COLUMNS_A_QUERY: Final = 64
 """More columns are counted in several passes, to bound the query's size."""
+GUESS_ROWS: Final = 4_096
 
 
 @dataclass(frozen=True)
@@ -33,40 +35,69 @@ class Decision:
 
 
 def decide(engine: Engine, columns: int, files: Sequence[str], rows: Sequence[int]) -> list[Decision]:
-    """The types of the text columns `c0`, `c1`, … of `files`, which hold `rows` rows each."""
-    found = [Decision(TEXT, 0)] * columns
-    able = _plausible(engine, columns, files, rows)
+    """The types of the text columns `c0`, `c1`, … of `files`, which hold `rows` rows each.
+
+    Exact: the first kind that passes the threshold on a count of the whole file. A guess from the first rows
+    only saves counting the other kinds, for a column in which the guess turns out right.
+    """
+    found = _guessed(engine, range(columns), files)
+    able = _plausible(engine, [i for i in range(columns) if i not in found], files, rows)
     while able := {i: kinds for i, kinds in able.items() if kinds}:
         for i, tally in _count(engine, {i: kinds[:1] for i, kinds in able.items()}, files).items():
             kind, *able[i] = able[i]
             if can_still_be(kind, tally, 0):
-                found[i] = Decision(decided(kind, tally), tally.values - tally.fits[kind])
+                found[i] = _decision(kind, tally)
                 able[i] = []
+    return [found.get(i, Decision(TEXT, 0)) for i in range(columns)]
+
+
+def _guessed(engine: Engine, columns: Sequence[int], files: Sequence[str]) -> dict[int, Decision]:
+    """The columns that are, over the whole file, what their first rows are.
+
+    A kind that passes the threshold leaves none of the kinds that share no value with it enough values to pass;
+    so only those that do are counted along.
+    """
+    few = f"(SELECT * FROM {text_files(files[:1])} LIMIT {GUESS_ROWS})"
+    asked: dict[int, Sequence[Kind]] = {}
+    for i, tally in _count(engine, dict.fromkeys(columns, CANDIDATES), files, table=few).items():
+        if guess := next((kind for kind in CANDIDATES if can_still_be(kind, tally, 0)), None):
+            asked[i] = (*SHARES_VALUES_WITH.get(guess, ()), guess)
+    found = {}
+    for i, tally in _count(engine, asked, files).items():
+        if kind := next((kind for kind in asked[i] if can_still_be(kind, tally, 0)), None):
+            found[i] = _decision(kind, tally)
     return found
 
 
+def _decision(kind: Kind, tally: Tally) -> Decision:
+    return Decision(decided(kind, tally), tally.values - tally.fits[kind])
+
+
 def _plausible(
-    engine: Engine, columns: int, files: Sequence[str], rows: Sequence[int]
+    engine: Engine, columns: Sequence[int], files: Sequence[str], rows: Sequence[int]
 ) -> dict[int, list[Kind]]:
     """The kinds that each column may still be after a look at the first tenth of the files.
 
     A tenth is enough to rule most kinds out for good: it holds more misfits than the threshold forgives.
     """
     some = (len(files) + 9) // 10
-    tallies = _count(engine, {i: CANDIDATES for i in range(columns)}, files[:some])
     left = sum(rows[some:])
     return {
-        i: [kind for kind in CANDIDATES if can_still_be(kind, tally, left)] for i, tally in tallies.items()
+        i: [kind for kind in CANDIDATES if can_still_be(kind, tally, left)]
+        for i, tally in _count(engine, dict.fromkeys(columns, CANDIDATES), files[:some]).items()
     }
 
 
-def _count(engine: Engine, asked: dict[int, Sequence[Kind]], files: Sequence[str]) -> dict[int, Tally]:
+def _count(
+    engine: Engine, asked: Mapping[int, Sequence[Kind]], files: Sequence[str], *, table: str | None = None
+) -> dict[int, Tally]:
+    """Counts in each column the values that fit the kinds asked for."""
     columns = list(asked)
     tallies: dict[int, Tally] = {}
     for start in range(0, len(columns), COLUMNS_A_QUERY):
         part = {i: asked[i] for i in columns[start : start + COLUMNS_A_QUERY]}
         terms = [term for i, kinds in part.items() for term in _terms(f"c{i}", kinds)]
-        counted = iter(engine.row(f"SELECT {', '.join(terms)} FROM {text_files(files)}"))
+        counted = iter(engine.row(f"SELECT {', '.join(terms)} FROM {table or text_files(files)}"))
         for i, kinds in part.items():
             values = next(counted)
             fitting = {kind: next(counted) for kind in kinds}

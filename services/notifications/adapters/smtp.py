@@ -19,8 +19,6 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 from functools import lru_cache
-from ipaddress import ip_address
-from urllib.parse import unquote, urlsplit
 
 from services.notifications import domain
 from services.notifications.adapters.outcomes import (
@@ -30,29 +28,14 @@ from services.notifications.adapters.outcomes import (
     Permanent,
     Retryable,
 )
+from services.notifications.settings import SmtpServer, parse_smtp_url
 
 CONNECT_TIMEOUT = 5.0  # seconds, for each address of the server
 IO_TIMEOUT = 10.0  # seconds of silence
 TOTAL_TIMEOUT = 60.0  # seconds for one message, however slowly the server talks
 GOODBYE_TIMEOUT = 1.0  # seconds for the answer to QUIT, which decides nothing
-DEFAULT_PORTS = {"smtp": 25, "smtps": 465, "smtp+starttls": 587}
 # Everything is encoded to ASCII: no server has to offer 8BITMIME.
 POLICY = SMTP.clone(cte_type="7bit")
-
-
-@dataclass(frozen=True, slots=True)
-class SmtpServer:
-    """Where mail is handed over. `smtp` uses STARTTLS when offered, unverified (RFC 7435); the other two
-    schemes require TLS with a valid certificate."""
-
-    scheme: str
-    host: str
-    port: int
-    user: str = ""
-    password: str = ""
-
-    def __repr__(self) -> str:
-        return f"SmtpServer({self.scheme}://{self.host}:{self.port})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +58,6 @@ class Email:
     date: datetime  # aware
     list_name: str = ""  # identifies the stream of mail, for List-Id (RFC 2919)
     attachments: tuple[Attachment, ...] = ()
-
-
-def parse_smtp_url(url: str) -> SmtpServer:
-    """The server that smtp://, smtp+starttls:// or smtps://[user:password@]host[:port] names.
-
-    Raises ValueError, which never repeats the URL: another scheme, no host, or a password that would travel
-    unencrypted (over smtp:// to another machine, an attacker can strip the offer of STARTTLS).
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("SMTP URL: host or port is not valid") from None
-    if parts.scheme not in DEFAULT_PORTS or not host or parts.path.strip("/") or parts.query:
-        raise ValueError("SMTP URL must be smtp://, smtp+starttls:// or smtps://[user:password@]host[:port]")
-    if parts.username and parts.scheme == "smtp" and not _is_loopback(host):
-        raise ValueError("SMTP URL with a password must be smtps:// or smtp+starttls://")
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return SmtpServer(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], user, password)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def compose(email: Email) -> EmailMessage:

@@ -10,9 +10,10 @@ from services.reports.adapters.pdf import write_pdf
 from services.reports.adapters.query import open_dataset
 from services.reports.domain.columns import Column
 from services.reports.domain.definition import Definition, Format
-from services.reports.domain.document import Answers, Context, Document, Printed, compose
+from services.reports.domain.document import Answers, Context, Document, Drawing, Printed, compose
 from services.reports.domain.files import MEDIA_TYPES, filename
 from services.reports.domain.planning import Plan, plan, profiled
+from shared import telemetry
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def render(parquet: Path, definition: Definition, context: Context, out: Path) -
     The same Parquet, definition and context give the same bytes. Raises a ReportError: ColumnUnknown,
     ColumnUnsuitable, MeasureUnknown, DatasetUnreadable, ReportTooLarge, QueryFailed or RenderFailed.
     """
-    with open_dataset(parquet, out) as dataset:
+    with telemetry.span("query dataset"), open_dataset(parquet, out) as dataset:
         columns = dataset.columns
         wanted = plan(definition, columns, dataset.profile(profiled(definition, columns)), dataset.rows)
         answers = dataset.answer(wanted)
@@ -62,14 +63,20 @@ def _write(
     out: Path,
 ) -> dict[Format, Path]:
     drawn = set(definition.formats) & {Format.HTML, Format.PDF} and document.drawing
-    svg = draw(drawn) if drawn else None
+    svg = _draw(drawn) if drawn else None
     paths = {format: out / f"report.{format.value}" for format in definition.formats}
     for format, path in paths.items():
-        match format:
-            case Format.HTML:
-                write_html(document, svg, path)
-            case Format.PDF:
-                write_pdf(document, svg, path)
-            case Format.CSV:
-                write_csv(document.headings, answers.table[: wanted.table.limit], path)
+        with telemetry.span(f"write {format.value}"):
+            match format:
+                case Format.HTML:
+                    write_html(document, svg, path)
+                case Format.PDF:
+                    write_pdf(document, svg, path)
+                case Format.CSV:
+                    write_csv(document.headings, answers.table[: wanted.table.limit], path)
     return paths
+
+
+def _draw(drawing: Drawing) -> str:
+    with telemetry.span("draw chart"):
+        return draw(drawing)

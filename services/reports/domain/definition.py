@@ -61,7 +61,7 @@ class ChartKind(StrEnum):
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:-[a-z0-9]+)*$", max_length=63)]
 Line = StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")
 Label = Annotated[str, Line, Field(max_length=120)]
-ColumnName = Annotated[str, Field(min_length=1, max_length=1000)]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 
 
 class _Part(BaseModel):

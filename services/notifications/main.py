@@ -1,0 +1,11 @@
+"""The HTTP application of `notifications`."""
+
+from fastapi import FastAPI
+
+from services.notifications import routes
+from services.notifications.settings import NotificationsSettings
+from shared.http import create_app
+
+
+def create() -> FastAPI:
+    return create_app("notifications", NotificationsSettings(), [routes.router])

@@ -1,0 +1,86 @@
+"""From an event to what is owed: a message a rule, a delivery a destination, a job a delivery."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlmodel import Session
+
+from services.notifications import domain, repository
+from services.notifications.jobs import SendMessage
+from services.notifications.models import Channel, Delivery, Message, Rule
+from services.notifications.operations.setting_up import MAX_RULES
+from shared import ids
+from shared.contracts.envelope import Envelope, Reason
+from shared.contracts.notifications import MessageFailed
+from shared.ledger.enqueue import enqueue, publish
+
+
+def match(session: Session, envelope: Envelope, now: datetime) -> int:
+    """Owe a message for every rule of the event's workspace that wants it; answers how many.
+
+    Ids are derived from the event and the rule, so however often this runs, each rule is heeded once.
+    """
+    made = 0
+    for rule, channel in repository.list_rules(session, envelope.workspace, None, MAX_RULES):
+        if domain.matches_type(rule.event_type, envelope.type) and domain.matches_filter(rule.filter, envelope.data):
+            made += _tell(session, envelope, rule, channel, now)
+    return made
+
+
+def _tell(session: Session, envelope: Envelope, rule: Rule, channel: Channel, now: datetime) -> bool:
+    message = Message(
+        id=ids.derive(envelope.id, "message", rule.id),
+        workspace=envelope.workspace,
+        run=envelope.runid,
+        rule=rule.id,
+        rule_name=rule.name,
+        event=envelope.model_dump(mode="json", exclude_none=True) | {"data": envelope.data},
+        event_id=envelope.id,
+        event_type=envelope.type,
+        created_at=now,
+    )
+    if not repository.add_message(session, message):
+        return False
+    for destination in destinations(channel):
+        _owe(session, message, channel, destination, now)
+    return True
+
+
+def destinations(channel: Channel) -> list[str]:
+    """What a channel's deliveries are called: each address of an e-mail channel, a webhook's host."""
+    return channel.recipients if channel.url is None else [domain.redact_url(channel.url)]
+
+
+def _owe(session: Session, message: Message, channel: Channel, destination: str, now: datetime) -> None:
+    delivery = Delivery(
+        id=ids.derive(message.id, "delivery", destination),
+        workspace=message.workspace,
+        run=message.run,
+        message=message.id,
+        channel=channel.id,
+        channel_name=channel.name,
+        channel_kind=channel.kind,
+        destination=destination,
+        status="pending",
+        created_at=now,
+    )
+    if channel.disabled_reason is None:
+        delivery.job = enqueue(session, SendMessage(delivery_id=delivery.id))
+    else:  # said at once, and not silently left out
+        reason = Reason(code="channel.gone", detail=f"The channel is disabled: {channel.disabled_reason}")
+        delivery.status, delivery.reason, delivery.finished_at = "failed", reason.model_dump(), now
+        publish(session, failed(delivery, message.event_id, reason), subject=message.id)
+    repository.add(session, delivery)
+
+
+def failed(delivery: Delivery, event_id: UUID, reason: Reason) -> MessageFailed:
+    """The fact that a delivery will not come about."""
+    return MessageFailed(
+        message_id=delivery.message,
+        delivery_id=delivery.id,
+        channel=delivery.channel_name,
+        channel_kind=delivery.channel_kind,
+        attempts=delivery.attempts,
+        event_id=event_id,
+        reason=reason,
+    )

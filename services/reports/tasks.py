@@ -1,0 +1,38 @@
+"""One thin task a job."""
+
+from typing import Any
+
+from sqlmodel import Session
+
+from services.reports import operations
+from services.reports.adapters.scratch import scratch
+from services.reports.jobs import MatchDefinitions, RenderReport
+from services.reports.settings import ReportsSettings
+from shared.ledger.attempts import Attempt
+from shared.ledger.tasks import Tasks
+from shared.objects import ObjectStore
+
+tasks = Tasks()
+
+
+@tasks.job(MatchDefinitions, time_limit=60)
+def match_definitions(attempt: Attempt, args: MatchDefinitions) -> None:
+    result: dict[str, int] = {}
+    with attempt.finishing(result) as session:
+        result |= operations.match_definitions(session, args.envelope)
+
+
+@tasks.job(RenderReport, time_limit=900)
+def render_report(attempt: Attempt, args: RenderReport) -> None:
+    settings = ReportsSettings()
+    with attempt.reading() as session:
+        found = operations.begin_render(session, args.render_id)
+    with scratch(settings.scratch_dir, attempt.job.id, attempt.job.attempt) as directory:
+        rendered, stored = operations.make_report(ObjectStore(settings.objects_url), found, directory, attempt.progress)
+    with attempt.finishing({"artifacts": len(stored)}) as session:
+        operations.finish_render(session, found, rendered, stored)
+
+
+@tasks.failed(RenderReport)
+def rendering_failed(session: Session, args: RenderReport, reason: dict[str, Any]) -> None:
+    operations.fail_render(session, args.render_id, reason)
