@@ -35,7 +35,8 @@ def _folder(given: Path | None) -> Path:
 def up(
     state: StateOption = None,
     port_base: Annotated[
-        int | None, typer.Option("--port-base", help="First of the stack's ports.", show_default="the last start's, else 8700")
+        int | None,
+        typer.Option("--port-base", help="First of the stack's ports.", show_default="the last start's, else 8700"),
     ] = None,
     api: Annotated[int | None, _port("api", "the gateway")] = None,
     ingest: Annotated[int | None, _port("ingest", "ingest's own API")] = None,

@@ -132,7 +132,7 @@ def _bar(step: Step) -> RenderableType:
 
 
 def _cell(label: str, view: View) -> Text:
-    mark = "●" if view.status.holds else "◐"
+    mark = "●" if view.status.holds else "○" if view.status in (Status.WAITING, Status.STOPPED) else "◐"
     restarts = f" ({view.restarts} restarts)" if view.restarts > 1 else " (1 restart)" if view.restarts else ""
     since = f" {age(time.time() - view.since)}" if view.status is Status.READY else ""
     return Text.assemble((f"{mark} ", _STYLES[view.status]), f"{label} ", (f"{view.status}{since}{restarts}", "dim"))

@@ -159,7 +159,8 @@ def _notice(view: View, settled: bool) -> str | None:
     match view.status:
         case Status.RESTARTING:
             return f"{_spoken(view.name)} {view.reason}; starting it again"
-        case Status.FAILED:
+        case Status.FAILED if settled:
+            # While the stack starts, the command ends with the same reason.
             return f"{_spoken(view.name)} failed: {view.reason}"
         case Status.READY if settled:
             return f"{_spoken(view.name)} is ready again ({view.started_seconds or 0:.1f} s)"

@@ -50,10 +50,9 @@ class Stack:
         self.state, self.ports = state, chosen
         self.secrets = secrets.load(state)
         self._listener = listener
-        processes = self._processes(flower)
-        if not lasting:
-            processes = [_torn_down(each) for each in processes]
-        self._supervisor = Supervisor(processes, state.log, self.secrets.stack, self._changed)
+        made = self._processes(flower)
+        self.processes = made if lasting else [_torn_down(each) for each in made]
+        self._supervisor = Supervisor(self.processes, state.log, self.secrets.stack, self._changed)
 
     def start(self) -> None:
         """Starts everything and returns at once. Raises PortTaken when a port is in use."""

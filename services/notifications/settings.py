@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from shared.settings import Settings
 
@@ -52,6 +53,8 @@ def _is_loopback(host: str) -> bool:
 
 
 class NotificationsSettings(Settings):
+    model_config = SettingsConfigDict(hide_input_in_errors=True)  # a refused SMTP URL may hold a password
+
     smtp_url: SecretStr = Field(validation_alias="NOTIFICATIONS_SMTP_URL")
     """`smtp://`, `smtp+starttls://` or `smtps://`, `[user:password@]host[:port]`."""
     mail_from: str = Field(validation_alias="NOTIFICATIONS_MAIL_FROM")

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime
+from sqlalchemy import BigInteger, DateTime
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -31,11 +31,11 @@ class Render(SQLModel, table=True):
     dataset: str
     version: int
     object: str
-    rows_loaded: int
-    rows_rejected: int
+    rows_loaded: int = Field(sa_type=BigInteger)
+    rows_rejected: int = Field(sa_type=BigInteger)
     state: str
-    reason: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
-    figures: list[dict[str, str]] | None = Field(default=None, sa_type=JSONB)
+    reason: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    figures: list[dict[str, str]] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     created_at: datetime = Field(sa_type=DateTime(timezone=True))
     finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
@@ -46,7 +46,7 @@ class Artifact(SQLModel, table=True):
     render: UUID
     format: str
     object: str
-    bytes: int
+    bytes: int = Field(sa_type=BigInteger)
     media_type: str
     filename: str
     created_at: datetime = Field(sa_type=DateTime(timezone=True))

@@ -62,17 +62,15 @@ class Attempt:
 
     @contextmanager
     def finishing(self, result: Any = None) -> Iterator[Session]:
-        """The one transaction of this attempt. Raises LeaseLost, with nothing written, if the job was taken away.
-
-        The job's row is held from the start of the block, so keep it short.
+        """The one transaction of this attempt. Raises LeaseLost at its end, with nothing written, if the job
+        was taken away meanwhile: the last statement before the commit moves the job only if it is still ours.
         """
         with self._database.transaction(origin=self.origin) as session:
-            connection = raw(session)
-            if not moves.fence(connection, self.job.id, self.job.attempt):
-                raise LeaseLost
             yield session
             session.flush()
-            moves.succeed(connection, [Finished(self.job.id, self.job.attempt, result, self.seconds)])
+            done = Finished(self.job.id, self.job.attempt, result, self.seconds)
+            if not moves.succeed(raw(session), [done]):
+                raise LeaseLost
         self.finished = True
 
     @contextmanager

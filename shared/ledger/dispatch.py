@@ -28,7 +28,7 @@ EVENTS_A_ROUND = 500
 EVENTS_A_MESSAGE = 50
 PATIENCE_WHEN_BUSY = 12
 """So many times longer an unclaimed job is left alone while its queue in the broker is not empty."""
-DURATIONS_SECONDS = 2.0
+DURATIONS_SECONDS = 0.5
 """How often the recent durations of the kinds are looked up."""
 
 
@@ -90,6 +90,8 @@ class Dispatcher:
             del sent[id]  # claimed, cancelled, or pushed out of the window by more urgent work
         for id in self._lost(queue, now):
             del sent[id]
+        if len(sent) > self._window // 2:
+            return 0  # enough is on its way: wait, and refill with full messages
         fresh = [row for row in due if row["id"] not in sent]
         for kind, rows in self._messages(fresh):
             self._broker.send_jobs(kind, queue, [row["id"] for row in rows])

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-MEMORY: Final = "256MB"
+MEMORY: Final = "320MB"
 THREADS: Final = 2
 
 

@@ -27,7 +27,7 @@ from services.ingest.errors import NoValidRows
 
 PART_BYTES: Final = 32 * 1024 * 1024
 """Rows go to the engine in parts of about so many bytes."""
-ROW_GROUP: Final = (2_048, 122_880)
+ROW_GROUP: Final = (2_048, 61_440)
 """Least and most rows in a row group of the stored Parquet."""
 _SCRATCH_FORMAT: Final = "COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 10000"
 """Half the time of the default on columns of many different values; about the source's size."""

@@ -1,0 +1,57 @@
+"""The toy service: a schema with the ledger alone, for the tests of the core."""
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine
+
+from infra.provision import at
+from shared.db import Database
+from shared.ledger import schema
+from tests.conftest import PASSWORD
+from tests.integration.toy.harness import Toy
+
+TABLES = ("job", "attempt", "event", "cursor", "idempotency", "effect", "worker")
+
+
+@pytest.fixture(scope="session")
+def toy_url(servers: SimpleNamespace) -> str:
+    """The toy service's own role in a database with only its schema."""
+    with psycopg.connect(servers.postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE test_toy")
+        connection.execute(f"CREATE ROLE toy LOGIN PASSWORD '{PASSWORD}'")
+        connection.execute("ALTER ROLE toy SET search_path = toy")
+    with psycopg.connect(at(servers.postgres, database="test_toy"), autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA toy AUTHORIZATION toy")
+    url = at(servers.postgres, "toy", PASSWORD, "test_toy")
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    with engine.begin() as bind:
+        schema.apply(bind, schema.V1)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def open_toy(toy_url: str) -> Iterator[Callable[[], Database]]:
+    """Opens a further set of connections to the toy's database, as another process has them."""
+    opened: list[Database] = []
+
+    def open_() -> Database:
+        opened.append(Database(toy_url, application="toy-test"))
+        return opened[-1]
+
+    yield open_
+    for database in opened:
+        database.dispose()
+
+
+@pytest.fixture
+def toy(open_toy: Callable[[], Database]) -> Toy:
+    """The toy service with an empty ledger."""
+    database = open_toy()
+    with database.connect() as connection:
+        for table in TABLES:  # few rows: far quicker than truncating every partition
+            connection.execute(f"DELETE FROM {table}")
+    return Toy(database)

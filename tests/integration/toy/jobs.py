@@ -1,0 +1,48 @@
+"""What the toy service says to itself, and to the others."""
+
+from typing import Any, ClassVar
+
+from shared.contracts.envelope import Event
+from shared.ledger.messages import EventArgs, JobArgs, Retry
+
+
+class Do(JobArgs):
+    """Whatever the test's body does with it."""
+
+    kind: ClassVar[str] = "toy.thing.do"
+    queue: ClassVar[str] = "toy.jobs"
+    retry: ClassVar[Retry] = Retry(max_attempts=3, base=0.1, cap=0.4)
+
+    name: str = ""
+    value: Any = None
+
+
+class Other(JobArgs):
+    kind: ClassVar[str] = "toy.other.do"
+    queue: ClassVar[str] = "toy.jobs"
+    retry: ClassVar[Retry] = Retry(max_attempts=3, base=0.1, cap=0.4)
+
+    name: str = ""
+
+
+class ThingDone(Event):
+    type: ClassVar[str] = "toy.thing.done.v1"
+    owner: ClassVar[str] = "tests"
+    consumers: ClassVar[tuple[str, ...]] = ("toy.thing.note",)
+
+    name: str
+
+
+class Unheard(Event):
+    """Nobody subscribes to it."""
+
+    type: ClassVar[str] = "toy.thing.ignored.v1"
+    owner: ClassVar[str] = "tests"
+    consumers: ClassVar[tuple[str, ...]] = ()
+
+    name: str
+
+
+class NoteThing(EventArgs):
+    kind: ClassVar[str] = "toy.thing.note"
+    queue: ClassVar[str] = "toy.jobs"
