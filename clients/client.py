@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
-import httpx
+import httpx2 as httpx
 
 from clients.problems import ProblemError, Unreachable
 

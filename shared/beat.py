@@ -32,7 +32,7 @@ IDLE_SECONDS = 1.0
 BUSY_SECONDS = 0.02
 """Wait while jobs are in the broker: their claims make room."""
 REAP_SECONDS = 2.0
-PARTITION_SECONDS = 3600.0
+HOUSEKEEPING_SECONDS = 3600.0
 
 
 class Scheduler(CeleryScheduler):
@@ -135,8 +135,9 @@ class Leader:
         connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(row["channel"])))
 
     def _round(self, connection: Connection) -> float:
-        if self._is_due("partitions", PARTITION_SECONDS):
+        if self._is_due("housekeeping", HOUSEKEEPING_SECONDS):
             partitions.ensure(connection, datetime.now(UTC))
+            leases.forget(connection)
         if self._is_due("reap", REAP_SECONDS):
             self._reap(connection)
         placed = self._publisher.place(connection)

@@ -28,8 +28,12 @@ def draw(at: datetime | None = None) -> UUID:
 
 
 def derive(cause: UUID | datetime, *parts: object) -> UUID:
-    """The UUIDv8 that `parts` always name: the time of `cause`, then SHA-256 over `cause` and `parts`."""
-    time = cause.int >> 80 << 80 if isinstance(cause, UUID) else _milliseconds(cause) << 80
+    """The UUIDv8 that `parts` always name: the time of `cause` (an id, or an aware time in whatever zone),
+    then SHA-256 over `cause` and `parts`."""
+    if isinstance(cause, UUID):
+        time = cause.int >> 80 << 80
+    else:
+        time, cause = _milliseconds(cause) << 80, cause.astimezone(UTC)  # one instant, one name
     name = "\x1f".join(str(part) for part in (cause, *parts)).encode()
     digest = int.from_bytes(hashlib.sha256(name).digest()[:10])
     return UUID(int=time | (digest & _RANDOM) | _VERSION_8 | _VARIANT)

@@ -34,8 +34,10 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output has left (`millrace logs | head`); nothing more can be told.
-        sys.stdout = None
+        # `millrace logs | head` has had enough.
+        from clients.cli.screen import discard
+
+        discard(sys.stdout)
         return 0
 
 

@@ -100,7 +100,7 @@ class Journey:
         self._client, self._mailbox, self._changed = client, mailbox, changed
         self._check, self._timeout = check, timeout
         self._upload = Step("upload", "Upload", "bytes")
-        self._load = Step("load", "Load", "rows")
+        self._load = Step("load", "Load")
         self._render = Step("render", "Render report")
         self._mail = Step("email", "Send mail")
         self._hook = Step("webhook", "Call webhook")
@@ -178,6 +178,7 @@ class Journey:
             return
         states = {job["state"] for job in jobs}
         told = jobs[-1].get("progress") or {}
+        step.unit = told.get("unit") or step.unit
         if states == {"succeeded"}:
             step.seconds = _worked(jobs)
             self._set(step, Progress.DONE, step.total or step.done, step.total)

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Any, Final, Self
 
-import httpx
+import httpx2 as httpx
 
 from clients.problems import ProblemError, Unreachable
 

@@ -1,10 +1,12 @@
 """What the user sees of a running command: live in a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self
+from typing import IO, Protocol, Self
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -52,12 +54,28 @@ class Screen(Protocol):
         """Something larger that stays."""
 
 
+class Terminal(Console):
+    """A console that may lose its reader (a closed terminal, `| head`) without ending the command."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        discard(self.file)
+
+
+def discard(file: IO[str]) -> None:
+    """Sends what is written to the file, and what it still holds, to nowhere: its reader has left."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, file.fileno())
+        os.close(nowhere)
+
+
 def make_screen(*, quiet: bool = False) -> Screen:
     """The terminal's screen where standard output is one, else plain lines; `quiet` ones go to standard error."""
-    console = Console(stderr=quiet)
+    console = Terminal(stderr=quiet)
     if console.is_terminal and not console.is_dumb_terminal and not quiet:
         return TerminalScreen(console)
-    return PlainScreen(Console(file=sys.stderr if quiet else sys.stdout, width=PLAIN_WIDTH, soft_wrap=True))
+    return PlainScreen(Terminal(file=sys.stderr if quiet else sys.stdout, width=PLAIN_WIDTH, soft_wrap=True))
 
 
 class TerminalScreen:
@@ -76,7 +94,8 @@ class TerminalScreen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        with suppress(OSError):
+            self._live.stop()
 
     def title(self, text: str, footer: str = "") -> None:
         self._board.title, self._board.footer = text, footer
@@ -98,10 +117,12 @@ class TerminalScreen:
         return
 
     def say(self, text: str) -> None:
-        self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim]  {escape(text)}", highlight=False)
+        with suppress(OSError):
+            self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim]  {escape(text)}", highlight=False)
 
     def show(self, what: RenderableType) -> None:
-        self._console.print(what)
+        with suppress(OSError):
+            self._console.print(what)
 
 
 class PlainScreen:
@@ -144,10 +165,12 @@ class PlainScreen:
             self.say(f"{step.label}: {step.progress}" + (f" ({said})" if said else ""))
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        with suppress(OSError):
+            self._console.print(text, highlight=False, markup=False)
 
     def show(self, what: RenderableType) -> None:
-        self._console.print(what)
+        with suppress(OSError):
+            self._console.print(what)
 
 
 def _spoken(name: str) -> str:

@@ -128,6 +128,15 @@ def decided(kind: Kind, tally: Tally) -> ColumnType:
     return ColumnType(kind, precision=18 if digits <= 18 else MAX_DECIMAL_DIGITS, scale=tally.fraction_digits)
 
 
+def guess(values: Sequence[str]) -> Kind:
+    """What a few of a column's values look like; text when there are none."""
+    given = [value for value in values if value]
+    for kind in CANDIDATES if given else ():
+        if sum(re.fullmatch(PATTERNS[kind], value) is not None for value in given) * 100 >= THRESHOLD_PERCENT * len(given):
+            return kind
+    return Kind.TEXT
+
+
 def choose_delimiter(rows: dict[str, list[int]]) -> str:
     """The delimiter under which the sampled rows agree best with the header on the number of fields.
 

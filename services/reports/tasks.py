@@ -5,12 +5,12 @@ from typing import Any
 from sqlmodel import Session
 
 from services.reports import operations
-from services.reports.adapters.scratch import scratch
 from services.reports.jobs import MatchDefinitions, RenderReport
 from services.reports.settings import ReportsSettings
 from shared.ledger.attempts import Attempt
 from shared.ledger.tasks import Tasks
 from shared.objects import ObjectStore
+from shared.scratch import scratch
 
 tasks = Tasks()
 

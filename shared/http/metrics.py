@@ -4,7 +4,9 @@ import time
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_client import Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from shared.db import Row
 
 REQUESTS = Counter("millrace_http_requests_total", "Requests answered", ["service", "method", "route", "status"])
 SECONDS = Histogram("millrace_http_request_seconds", "Time to the answer's start", ["service", "method", "route"])
@@ -35,3 +37,15 @@ class MetricsMiddleware:
 
 def install(app: FastAPI, service: str) -> None:
     app.add_middleware(MetricsMiddleware, service=service)
+
+
+def ledger(service: str, depths: list[Row]) -> bytes:
+    """Gauges of the ledger in the text format: jobs by queue and state, and how long the oldest has been due."""
+    registry = CollectorRegistry()
+    labels = ["service", "queue", "state"]
+    jobs = Gauge("millrace_jobs", "Jobs that wait or run", labels, registry=registry)
+    oldest = Gauge("millrace_jobs_oldest_seconds", "Since the oldest of them was due", labels, registry=registry)
+    for row in depths:
+        jobs.labels(service, row["queue"], row["state"]).set(row["jobs"])
+        oldest.labels(service, row["queue"], row["state"]).set(max(0.0, row["oldest"]))
+    return generate_latest(registry)

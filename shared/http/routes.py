@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.db import raw
+from shared.http import metrics
 from shared.http.bodies import JobDetail, JobPage, RunPart
 from shared.http.dependencies import Caller, PageLimit, Transaction, requires
 from shared.ledger import queries
@@ -33,9 +34,10 @@ def readyz(request: Request) -> JSONResponse:
 
 
 @router.get("/metrics", tags=["operations"], dependencies=[Depends(requires("metrics"))])
-def metrics() -> Response:
-    """Prometheus text format."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+def show_metrics(session: Transaction, request: Request) -> Response:
+    """Prometheus text format: requests of this process, and the service's ledger as it stands now."""
+    ledger = metrics.ledger(request.app.state.service, queries.depths(raw(session)))
+    return Response(generate_latest() + ledger, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/openapi.json", include_in_schema=False, dependencies=[Depends(requires("read"))])

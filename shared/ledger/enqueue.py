@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -12,10 +12,13 @@ from sqlmodel import Session
 from shared import ids, telemetry
 from shared.contracts.envelope import Envelope, Event
 from shared.db import Statements, raw
-from shared.errors import KeyReused
+from shared.errors import BadRequest, KeyReused
 from shared.ledger.messages import EventArgs, JobArgs
 
 Cause = Literal["request", "event", "schedule", "job"]
+
+KEY_CHARACTERS = 255
+"""Longest Idempotency-Key."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ _INSERT = """
 INSERT INTO job (id, kind, queue, priority, args, workspace, run, cause, cause_id,
                  max_attempts, not_before, deadline, traceparent, created_at)
 VALUES (%(id)s, %(kind)s, %(queue)s, %(priority)s, %(args)s, %(workspace)s, %(run)s, %(cause)s, %(cause_id)s,
-        %(max_attempts)s, %(not_before)s, %(deadline)s, %(traceparent)s, %(created_at)s)
+        %(max_attempts)s, coalesce(%(not_before)s::timestamptz, now()), %(deadline)s, %(traceparent)s, now())
 ON CONFLICT (id) DO NOTHING"""
+"""Due by the database's clock: one that is ahead elsewhere keeps no work waiting."""
 
 
 def enqueue(
@@ -86,7 +90,6 @@ def _row(
     deadline: datetime | None = None,
     traceparent: str | None = None,
 ) -> dict[str, Any]:
-    now = datetime.now(UTC)
     return {
         "id": id,
         "kind": args.kind,
@@ -98,10 +101,9 @@ def _row(
         "cause": because.cause,
         "cause_id": because.cause_id,
         "max_attempts": args.retry.max_attempts,
-        "not_before": not_before or now,
+        "not_before": not_before,
         "deadline": deadline,
         "traceparent": traceparent or telemetry.traceparent(),
-        "created_at": now,
     }
 
 
@@ -157,9 +159,11 @@ def remember(
     """Bind an Idempotency-Key to this request, in its transaction.
 
     None when the key is new: go on. Otherwise the response that was given then: roll back and give it
-    again. Raises KeyReused when the key came with another request. Two requests at once: the second
-    waits here for the first one's commit.
+    again. Raises KeyReused when the key came with another request, BadRequest when it is no key. Two
+    requests at once: the second waits here for the first one's commit.
     """
+    if not 0 < len(key) <= KEY_CHARACTERS or not key.isprintable():
+        raise BadRequest(f"An Idempotency-Key has 1 to {KEY_CHARACTERS} printable characters.")
     connection = raw(session)
     inserted = connection.execute(
         """INSERT INTO idempotency (workspace, key, fingerprint, response)

@@ -28,6 +28,14 @@ def end(connection: Statements, worker: UUID) -> None:
     connection.execute("UPDATE worker SET lease_until = now() WHERE id = %s", (worker,))
 
 
+def forget(connection: Statements) -> None:
+    """Drop the rows of workers that ended a day ago and hold nothing any more."""
+    connection.execute(
+        """DELETE FROM worker WHERE lease_until < now() - interval '1 day'
+           AND NOT EXISTS (SELECT 1 FROM job WHERE job.worker = worker.id AND job.state = 'running')"""
+    )
+
+
 class Keeper:
     """Runs beside the pool in the worker's main process.
 

@@ -43,6 +43,14 @@ def show_job(connection: Statements, service: str, workspace: UUID, id: UUID) ->
     return {**_body(service, row), "history": history}
 
 
+def depths(connection: Statements) -> list[Row]:
+    """What waits and what runs, by queue: `queue`, `state`, `jobs`, and `oldest` (seconds since it was due)."""
+    return connection.execute(
+        """SELECT queue, state, count(*) AS jobs, extract(epoch FROM now() - min(not_before))::float AS oldest
+           FROM job WHERE state = 'queued' OR state = 'running' GROUP BY queue, state"""
+    ).fetchall()
+
+
 def part_of_run(connection: Statements, service: str, workspace: UUID, run: UUID) -> dict[str, Any]:
     """This service's jobs and events of a run, oldest first, from one snapshot: a job that is seen finished
     is seen with the events that its finishing transaction published."""

@@ -11,8 +11,9 @@ from tests.architecture.tree import ROOT, imports, modules, relative
 
 FASTAPI = r"services\.\w+\.(main|routes)(\..+)?|shared\.http(\..+)?|shared\.testing\.http"
 CELERY = r"services\.\w+\.(worker|tasks)|shared\.(celery|beat|results|workers|ledger)(\..+)?"
-ENVIRONMENT = r"shared\.telemetry"
-"""Reads OpenTelemetry's own variables; every other one is a field of a settings class."""
+ENVIRONMENT = r"shared\.telemetry|services\.reports\.adapters\.pdf"
+"""The first reads OpenTelemetry's own variables, the second gives some of its own to a child process. Every other
+variable is a field of a settings class."""
 
 
 def test_our_own_modules_import_each_other_in_the_agreed_direction():

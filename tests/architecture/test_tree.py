@@ -6,10 +6,10 @@ import subprocess
 from tests.architecture.tree import ROOT, files, relative
 
 BYTES = 1_000_000
-# Written in pieces, so that this file passes its own test.
+# Spelled so that this file passes its own test.
 HOSTS = [
-    *("pypi.org", "pythonhosted.org", "registry.npmjs", "npmjs.com", "ghcr.io", "quay.io", "gcr.io"),
-    *("docker.io", "proxy.golang.org", "registry.k8s", "deb.debian.org", "artifactory", "nextus."),
+    *("pypi[.]org", "pythonhosted[.]org", "npmjs[.](?:org|com)", "ghcr[.]io", "quay[.]io", "gcr[.]io", "docker[.]io"),
+    *("proxy[.]golang", "registry[.]k8s", "deb[.]debian[.]org", "artifac[t]ory", "nexu[s][.-]"),
 ]
 PLACES = [r"(?<![\w.<{}$/])/(?:work|root|home|Users)/\w", r"/tmp/(?:boot|brief)\b", r"\b[A-Z]:\\\\?Users\b"]
 THIRD_PARTY = (".min.js", ".min.css", ".whl", ".tar.gz", ".jar", ".so", ".woff", ".woff2", ".ttf", ".pyc")
@@ -26,7 +26,7 @@ def lines(pattern: str) -> list[str]:
 
 
 def test_no_host_of_a_package_registry_is_written_down():
-    assert lines("|".join(re.escape(host) for host in HOSTS)) == []
+    assert lines("|".join(HOSTS)) == []
 
 
 def test_no_path_of_somebodys_machine_is_written_down():
@@ -46,9 +46,10 @@ def test_no_bundle_of_others_is_committed():
 def test_secrets_and_state_are_ignored():
     kept_out = [".env", ".millrace/secrets.json", ".venv/bin/python", "signing-key.pem.log"]
     for name in kept_out:
-        ran = subprocess.run(["git", "check-ignore", "--quiet", name], cwd=ROOT)
+        ran = subprocess.run(["git", "-c", "safe.directory=*", "check-ignore", "--quiet", name], cwd=ROOT)
         assert ran.returncode == 0, f"{name} is not ignored"
 
 
-def test_no_key_or_password_is_committed():
-    assert lines("-----BEGIN (?:[A-Z]+ )?PRIVATE" + " KEY-----") == []
+def test_no_private_key_is_committed():
+    key = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{16}")
+    assert [relative(path) for path in files() if key.search(path.read_text(errors="replace"))] == []

@@ -14,7 +14,8 @@ PACKAGES = ("services", "shared", "infra", "clients")
 def files() -> tuple[Path, ...]:
     """What is committed or would be: every file that is not ignored."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        # The tree may belong to another user than the one who tests it.
+        ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
         capture_output=True,
         check=True,

@@ -46,7 +46,7 @@ class System:
             found = self.client.run(run)
             return found if found["state"] != "running" else None
 
-        return until(ended, seconds, f"run {run} ended")
+        return until(ended, seconds)
 
 
 def furnish(client: Client, mailbox: Mailbox, secret: str) -> None:

@@ -1,6 +1,7 @@
 """The toy service: a schema with the ledger alone, for the tests of the core."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from types import SimpleNamespace
 
 import psycopg
@@ -48,10 +49,9 @@ def open_toy(toy_url: str) -> Iterator[Callable[[], Database]]:
 
 
 @pytest.fixture
-def toy(open_toy: Callable[[], Database]) -> Toy:
+def toy(open_toy: Callable[[], Database]) -> Iterator[Toy]:
     """The toy service with an empty ledger."""
-    database = open_toy()
-    with database.connect() as connection:
+    with closing(Toy(open_toy())) as toy:
         for table in TABLES:  # few rows: far quicker than truncating every partition
-            connection.execute(f"DELETE FROM {table}")
-    return Toy(database)
+            toy.execute(f"DELETE FROM {table}")
+        yield toy

@@ -1,22 +1,14 @@
 """E-mail against real SMTP servers, well-behaved and not."""
 
-import asyncio
 import email
 import socket
 import ssl
-import threading
 import time
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.policy import default
-from ipaddress import ip_address
 
 import pytest
-from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from aiosmtpd.smtp import AuthResult, LoginPassword
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +16,7 @@ from services.notifications.adapters import smtp
 from services.notifications.adapters.outcomes import Delivered, Permanent, Retryable
 from services.notifications.adapters.smtp import Attachment, Email, compose, send_email
 from services.notifications.settings import parse_smtp_url
+from tests.unit.servers import raw_server, self_signed, smtp_server
 
 SENT_AT = datetime(2026, 11, 22, 16, 0, tzinfo=UTC)
 
@@ -72,91 +65,9 @@ class Inbox:
         return email.message_from_bytes(envelope.content, policy=default)
 
 
-@contextmanager
-def smtp_server(handler, *, implicit_tls=None, **options):
-    """A real SMTP server on a free loopback port; answers the port."""
-    loop = asyncio.new_event_loop()
-
-    async def start():
-        return await loop.create_server(
-            lambda: SMTP(handler, hostname="test", **options), "127.0.0.1", 0, ssl=implicit_tls
-        )
-
-    server = loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def stop():
-        server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-
-@contextmanager
-def raw_server(talk):
-    """A server that runs `talk(connection)` for one connection; answers the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve():
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                try:
-                    talk(connection)
-                except OSError:
-                    return  # the client hung up, as it should
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.close()
-            thread.join(10)
-            assert not thread.is_alive()
-
-
-def lines(connection):
-    with connection.makefile("rb") as reader:
-        yield from reader
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """PEM file of a self-signed certificate for localhost, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
+    return self_signed(tmp_path_factory.mktemp("tls") / "localhost.pem", "localhost")
 
 
 @pytest.fixture
@@ -350,7 +261,7 @@ def test_a_server_that_trickles_is_cut_off_at_the_deadline():
 def _dialogue(connection, *, after_data):
     connection.sendall(b"220 test\r\n")
     body = False
-    for line in lines(connection):
+    for line in connection.makefile("rb"):
         if body:
             if line == b".\r\n":
                 return after_data(connection)

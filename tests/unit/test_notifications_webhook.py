@@ -5,123 +5,23 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_address, ip_network
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from services.notifications import domain
 from services.notifications.adapters import webhook
 from services.notifications.adapters.outcomes import Delivered, Permanent, Retryable
 from services.notifications.adapters.webhook import send_webhook
+from tests.unit.servers import answering, endpoint, self_signed, trickling
 
 SECRET = domain.format_secret(b"k" * 32)
 LOOPBACK = (ip_network("127.0.0.1/32"),)
 PAYLOAD = json.dumps({"type": "reports.report.rendered.v1", "data": {"title": "Grüße"}}, ensure_ascii=False).encode()
 TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
-
-
-@dataclass
-class Request:
-    line: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class Endpoint:
-    """A server whose every connection is answered by `talk(connection)`, once the request is read."""
-
-    def __init__(self, talk, tls=None, address="127.0.0.1", port=0):
-        self.talk, self.tls = talk, tls
-        self.requests, self.connections = [], 0
-        self.listener = socket.create_server((address, port))
-        self.port = self.listener.getsockname()[1]
-        self.ended = threading.Event()
-        self.threads = [threading.Thread(target=self._serve)]
-        self.threads[0].start()
-
-    def url(self, path="/hook"):
-        return f"http://127.0.0.1:{self.port}{path}"
-
-    def close(self):
-        self.ended.set()
-        self.listener.shutdown(socket.SHUT_RDWR)
-        for thread in self.threads:
-            thread.join(10)
-            assert not thread.is_alive()
-        self.listener.close()
-
-    def _serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self.threads.append(threading.Thread(target=self._answer, args=(connection,)))
-            self.threads[-1].start()
-
-    def _answer(self, connection):
-        with connection:
-            try:
-                if self.tls:
-                    connection = self.tls.wrap_socket(connection, server_side=True)
-                self.requests.append(_read(connection))
-                self.talk(connection)
-            except OSError:
-                return  # the sender hung up
-            finally:
-                connection.close()
-
-
-def _read(connection):
-    with connection.makefile("rb") as reader:
-        line = reader.readline().decode().strip()
-        headers = {}
-        while (header := reader.readline().decode().strip()) != "":
-            name, _, value = header.partition(":")
-            headers[name.lower()] = value.strip()
-        return Request(line, headers, reader.read(int(headers["content-length"])))
-
-
-@contextmanager
-def endpoint(talk, **options):
-    made = Endpoint(talk, **options)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def answering(status, *headers, body=b""):
-    """Answers every request the same."""
-    head = "".join(f"{header}\r\n" for header in (f"HTTP/1.1 {status} Status", *headers, "Connection: close"))
-    return lambda connection: connection.sendall(head.encode() + b"\r\n" + body)
-
-
-def trickling(head, chunk=b"x", pause=0.02):
-    """Sends `head`, then a byte now and then for as long as anyone listens."""
-
-    def talk(connection):
-        connection.sendall(head)
-        connection.settimeout(pause)
-        while True:
-            connection.sendall(chunk)
-            try:
-                if connection.recv(1) == b"":
-                    return
-            except TimeoutError:
-                continue
-
-    return talk
 
 
 def send(url, **options):
@@ -415,27 +315,7 @@ def test_a_url_that_is_not_one_is_permanent(url):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """PEM file of a self-signed certificate for hooks.example, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hooks.example")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hooks.example")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "hooks.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
+    return self_signed(tmp_path_factory.mktemp("tls") / "hooks.pem", "hooks.example")
 
 
 @pytest.fixture

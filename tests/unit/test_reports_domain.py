@@ -1,7 +1,9 @@
 """Reports: what a definition may say, what is computed for it, and how values read."""
 
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.reports.domain import values
+import services.reports
+from services.reports.domain import matching, values
 from services.reports.domain.columns import Column, Kind, Profile
 from services.reports.domain.definition import Bucket, ChartKind, Definition, Dimension, Format, Function, NumberFormat
 from services.reports.domain.document import Answers, Context, compose
@@ -62,6 +65,13 @@ def test_a_definition_survives_the_way_through_json() -> None:
         chart={"kind": "line", "x": "ordered_on", "y": "Total"},
     )
     assert Definition.model_validate_json(full.model_dump_json()) == full
+
+
+def test_the_readmes_example_is_a_definition() -> None:
+    readme = Path(services.reports.__file__).with_name("README.md").read_text()
+    example = re.search(r"```json\n(.*?)```", readme, re.DOTALL)
+    assert example is not None
+    assert Definition.model_validate_json(example[1]).name == "orders-by-region"
 
 
 @pytest.mark.parametrize(
@@ -363,3 +373,48 @@ def test_the_reader_is_told_what_is_not_shown() -> None:
         "100 rejected rows (10.0% of the input) are not in these figures.",
         "The table shows the first 2 groups; there are more.",
     )
+
+
+# Matching
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows", "code"),
+    [
+        ({}, 1000, None),
+        ({"dataset": "*"}, 1000, None),
+        ({}, 0, "report.dataset_empty"),
+        ({"dataset": "*", "figures": [TOTAL]}, 1000, None),
+        ({"dataset": "*", "figures": [TOTAL | {"column": "profit"}]}, 1000, "report.column_unknown"),
+        ({"dataset": "*", "figures": [TOTAL | {"column": "region"}]}, 1000, "report.column_unsuitable"),
+        ({"dataset": "*", "chart": {"kind": "bar", "x": "region", "y": "Total amount"}}, 1000, None),
+        ({"figures": [TOTAL | {"column": "profit"}]}, 1000, None),
+    ],
+)
+def test_when_a_definition_is_skipped(fields: dict[str, Any], rows: int, code: str | None) -> None:
+    announced = {"region": "text", "amount": "decimal", "ordered_on": "date"}
+    columns = [matching.column(name, type) for name, type in announced.items()]
+    reason = matching.why_not(definition(**fields), columns, rows)
+    assert (reason and reason.code) == code
+
+
+@pytest.mark.parametrize(
+    ("type", "kind"),
+    [
+        ("bigint", Kind.NUMBER),
+        ("decimal", Kind.NUMBER),
+        ("double", Kind.NUMBER),
+        ("boolean", Kind.BOOLEAN),
+        ("date", Kind.DATE),
+        ("timestamp", Kind.DATE),
+        ("text", Kind.TEXT),
+        ("DECIMAL(38,6)", Kind.NUMBER),
+        ("UBIGINT", Kind.NUMBER),
+        ("TIMESTAMP WITH TIME ZONE", Kind.DATE),
+        ("TIME", Kind.OTHER),
+        ("UUID", Kind.OTHER),
+        ("INTEGER[]", Kind.OTHER),
+    ],
+)
+def test_the_kind_of_a_type(type: str, kind: Kind) -> None:
+    assert matching.column("x", type).kind is kind

@@ -5,7 +5,7 @@ import asyncio
 import os
 import socket
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 KEY_VARIABLE = "MAILBOX_KEY"
@@ -17,13 +17,15 @@ def main() -> int:
     key = os.environ.get(KEY_VARIABLE, "")
     if len(key) < 16:
         return _refuse(f"{KEY_VARIABLE} must hold the key that opens the page, of at least 16 characters")
-    try:
-        options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        smtp, http = _listen(options.host, options.smtp_port), _listen(options.host, options.http_port)
-    except OSError as error:
-        return _refuse(str(error))
-    with smtp, http, suppress(KeyboardInterrupt):
-        asyncio.run(_serve(options.directory, key, smtp, http))
+    with ExitStack() as sockets:
+        try:
+            options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            smtp = sockets.enter_context(_listen(options.host, options.smtp_port))
+            http = sockets.enter_context(_listen(options.host, options.http_port))
+        except OSError as error:
+            return _refuse(str(error))
+        with suppress(KeyboardInterrupt):
+            asyncio.run(_serve(options.directory, key, smtp, http))
     return 0
 
 
@@ -43,10 +45,12 @@ def _refuse(problem: str) -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket; OSError that names the port when it cannot be had."""
+    if not 0 <= port <= 65535:
+        raise OSError(f"{port} is no port: 0 to 65535")
     try:
         return socket.create_server((host, port), backlog=100)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise OSError(f"{host}:{port} cannot be listened on: {reason}") from None
 
 

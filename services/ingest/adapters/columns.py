@@ -23,7 +23,6 @@ from services.ingest.domain import (
 
 COLUMNS_A_QUERY: Final = 64
 """More columns are counted in several passes, to bound the query's size."""
-GUESS_ROWS: Final = 4_096
 
 
 @dataclass(frozen=True)
@@ -34,34 +33,36 @@ class Decision:
     misfits: int
 
 
-def decide(engine: Engine, columns: int, files: Sequence[str], rows: Sequence[int]) -> list[Decision]:
+def decide(
+    engine: Engine, guesses: Sequence[Kind], files: Sequence[str], rows: Sequence[int]
+) -> list[Decision]:
     """The types of the text columns `c0`, `c1`, … of `files`, which hold `rows` rows each.
 
-    Exact: the first kind that passes the threshold on a count of the whole file. A guess from the first rows
-    only saves counting the other kinds, for a column in which the guess turns out right.
+    Exact: the first kind that passes the threshold on a count of the whole file. A column's guess only saves
+    counting its other kinds, where it turns out right.
     """
-    found = _guessed(engine, range(columns), files)
-    able = _plausible(engine, [i for i in range(columns) if i not in found], files, rows)
+    found = _guessed(engine, guesses, files)
+    able = _plausible(engine, [i for i in range(len(guesses)) if i not in found], files, rows)
     while able := {i: kinds for i, kinds in able.items() if kinds}:
         for i, tally in _count(engine, {i: kinds[:1] for i, kinds in able.items()}, files).items():
             kind, *able[i] = able[i]
             if can_still_be(kind, tally, 0):
                 found[i] = _decision(kind, tally)
                 able[i] = []
-    return [found.get(i, Decision(TEXT, 0)) for i in range(columns)]
+    return [found.get(i, Decision(TEXT, 0)) for i in range(len(guesses))]
 
 
-def _guessed(engine: Engine, columns: Sequence[int], files: Sequence[str]) -> dict[int, Decision]:
-    """The columns that are, over the whole file, what their first rows are.
+def _guessed(engine: Engine, guesses: Sequence[Kind], files: Sequence[str]) -> dict[int, Decision]:
+    """The columns that are, over the whole file, what they were guessed to be.
 
     A kind that passes the threshold leaves none of the kinds that share no value with it enough values to pass;
     so only those that do are counted along.
     """
-    few = f"(SELECT * FROM {text_files(files[:1])} LIMIT {GUESS_ROWS})"
-    asked: dict[int, Sequence[Kind]] = {}
-    for i, tally in _count(engine, dict.fromkeys(columns, CANDIDATES), files, table=few).items():
-        if guess := next((kind for kind in CANDIDATES if can_still_be(kind, tally, 0)), None):
-            asked[i] = (*SHARES_VALUES_WITH.get(guess, ()), guess)
+    asked = {
+        i: (*SHARES_VALUES_WITH.get(guess, ()), guess)
+        for i, guess in enumerate(guesses)
+        if guess is not Kind.TEXT
+    }
     found = {}
     for i, tally in _count(engine, asked, files).items():
         if kind := next((kind for kind in asked[i] if can_still_be(kind, tally, 0)), None):
@@ -88,16 +89,14 @@ def _plausible(
     }
 
 
-def _count(
-    engine: Engine, asked: Mapping[int, Sequence[Kind]], files: Sequence[str], *, table: str | None = None
-) -> dict[int, Tally]:
+def _count(engine: Engine, asked: Mapping[int, Sequence[Kind]], files: Sequence[str]) -> dict[int, Tally]:
     """Counts in each column the values that fit the kinds asked for."""
     columns = list(asked)
     tallies: dict[int, Tally] = {}
     for start in range(0, len(columns), COLUMNS_A_QUERY):
         part = {i: asked[i] for i in columns[start : start + COLUMNS_A_QUERY]}
         terms = [term for i, kinds in part.items() for term in _terms(f"c{i}", kinds)]
-        counted = iter(engine.row(f"SELECT {', '.join(terms)} FROM {table or text_files(files)}"))
+        counted = iter(engine.row(f"SELECT {', '.join(terms)} FROM {text_files(files)}"))
         for i, kinds in part.items():
             values = next(counted)
             fitting = {kind: next(counted) for kind in kinds}

@@ -26,11 +26,14 @@ from services.ingest.adapters.splitter import Batch, Splitter
 from services.ingest.errors import NoValidRows
 
 PART_BYTES: Final = 32 * 1024 * 1024
-"""Rows go to the engine in parts of about so many bytes."""
-ROW_GROUP: Final = (2_048, 61_440)
-"""Least and most rows in a row group of the stored Parquet."""
-_SCRATCH_FORMAT: Final = "COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 10000"
-"""Half the time of the default on columns of many different values; about the source's size."""
+"""Rows go to the engine in parts of about so many bytes …"""
+LONG_ROWS_BYTES: Final = 4 * 1024 * 1024
+"""… or of so many where rows are long: a column of a part is read back as one page, by each thread."""
+VECTOR_ROWS: Final = 2_048
+"""What the engine handles at a time, however long the rows are."""
+ROW_GROUP: Final = "ROW_GROUP_SIZE 61440, ROW_GROUP_SIZE_BYTES '32MB'"
+"""Small enough for two threads to build one each, in order, within the engine's memory."""
+_FEW_COLUMNS: Final = 100
 _READ_SHARE: Final = 70
 """Per cent of the progress that reading is; typing, storing and profiling are the rest."""
 
@@ -65,9 +68,9 @@ def load_csv(source: Path, target: Path, rejects: Path, *, scratch: Path, progre
 
     with opened(scratch, [target, rejects]) as engine:
         text = _read(engine, source, scratch, lambda done: progress(done * _READ_SHARE // 100, size))
-        decisions = decide(engine, len(text.header.columns), text.files, text.rows)
+        decisions = decide(engine, text.header.guesses, text.files, text.rows)
         step(75)
-        loaded = engine.copy(_typed(text, decisions), target, f"COMPRESSION zstd, ROW_GROUP_SIZE {text.row_group}")
+        loaded = engine.copy(_typed(text, decisions), target, f"COMPRESSION zstd, {ROW_GROUP}, {text.dictionary}")
         step(90)
         count = write_rejects(engine, text.rejects, text.header.columns, decisions, text.files, rejects)
         rejected = text.rows_rejected + sum(text.rows) - loaded
@@ -89,10 +92,13 @@ class _Text:
     rejects: Path
 
     @property
-    def row_group(self) -> int:
-        """Rows that together are at most about two parts, wherever in the file they stand."""
-        least, most = ROW_GROUP
-        return max(least, min([most, *self.rows[:-1]]))
+    def dictionary(self) -> str:
+        return _dictionary(self.header)
+
+
+def _dictionary(header: Header) -> str:
+    """A dictionary takes memory in every column, whatever it holds: with many columns there is none."""
+    return f"DICTIONARY_SIZE_LIMIT {10_000 if len(header.columns) <= _FEW_COLUMNS else 1}"
 
 
 def _read(engine: Engine, source: Path, scratch: Path, progress: Callable[[int], None]) -> _Text:
@@ -109,7 +115,7 @@ def _read(engine: Engine, source: Path, scratch: Path, progress: Callable[[int],
         try:
             for block in chain([header.rest], blocks):
                 splitter.feed(block)
-                if splitter.batch.bytes >= PART_BYTES:
+                if _is_full(splitter.batch):
                     parts.store(splitter.take())
                 progress(file.tell())
             splitter.finish()
@@ -122,6 +128,10 @@ def _read(engine: Engine, source: Path, scratch: Path, progress: Callable[[int],
     return _Text(header, parts.files, parts.rows, splitter.rows_rejected, rejects.path)
 
 
+def _is_full(batch: Batch) -> bool:
+    return batch.bytes >= PART_BYTES or (batch.bytes >= LONG_ROWS_BYTES and batch.rows < VECTOR_ROWS)
+
+
 class _Parts:
     """The text columns' files, stored one behind the other on `thread`."""
 
@@ -130,6 +140,8 @@ class _Parts:
         self._thread = thread
         self._scratch = scratch
         self._header = header
+        # Not compressed: half the time, and scratch of about the source's size.
+        self._format = f"COMPRESSION uncompressed, {_dictionary(header)}"
         self._stored: Future[None] | None = None
         self.files: list[str] = []
         self.rows: list[int] = []
@@ -151,7 +163,7 @@ class _Parts:
         with rows.open("wb") as out:
             out.writelines(batch.parts)
         batch.parts.clear()
-        self._engine.copy(_parsed(rows, self._header, parallel=batch.simple), file, _SCRATCH_FORMAT)
+        self._engine.copy(_parsed(rows, self._header, parallel=batch.simple), file, self._format)
         counted = self._engine.row(f"SELECT count(*), coalesce(sum(line), 0) FROM {literal(file)}")
         if counted != (batch.rows, batch.lines):
             # A bug in one of the two parsers, never the user's doing: fail loudly rather than lose a row.

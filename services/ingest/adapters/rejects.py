@@ -6,11 +6,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from services.ingest.adapters.columns import Decision, fits, text_files
+from services.ingest.adapters.columns import COLUMNS_A_QUERY, Decision, fits, text_files
 from services.ingest.adapters.engine import Engine, literal
 from services.ingest.adapters.rows import MAX_ROW_BYTES, MAX_VALUE_CHARS
 from services.ingest.adapters.splitter import Reject
-from services.ingest.domain import ColumnType, Kind
+from services.ingest.domain import Kind
 
 _WANTED: Final = {
     Kind.BOOLEAN: "true or false",
@@ -55,14 +55,15 @@ def write_rejects(
 
     Ordered by line and, within it, by the columns' order.
     """
-    queries = [_shape_rejects(shapes, names)]
-    queries += [
-        _type_rejects(i, names[i], decision.type, files)
-        for i, decision in enumerate(decisions)
-        if decision.misfits
-    ]
-    union = " UNION ALL ".join(queries)
-    select = f'SELECT line, "column", "value", code, "text" FROM ({union}) ORDER BY line, place'
+    strict = [i for i, decision in enumerate(decisions) if decision.misfits]
+    parts = []
+    for start in range(0, len(strict), COLUMNS_A_QUERY):
+        part = shapes.with_name(f"rejects-{start:05}.parquet")
+        columns = strict[start : start + COLUMNS_A_QUERY]
+        engine.copy(_type_rejects(columns, names, decisions, files), part, "COMPRESSION lz4")
+        parts.append(str(part))
+    queries = [_shape_rejects(shapes, names)] + ([f"SELECT * FROM {text_files(parts)}"] if parts else [])
+    select = f'SELECT line, "column", "value", code, "text" FROM ({" UNION ALL ".join(queries)}) ORDER BY line, place'
     return engine.copy(select, target, "COMPRESSION zstd")
 
 
@@ -77,11 +78,20 @@ def _shape_rejects(shapes: Path, names: Sequence[str]) -> str:
     )
 
 
-def _type_rejects(i: int, name: str, column_type: ColumnType, files: Sequence[str]) -> str:
-    kind = column_type.kind
-    code, text = f"value.not_{kind}", f"The value is not {_WANTED[kind]}."
+def _type_rejects(
+    columns: Sequence[int], names: Sequence[str], decisions: Sequence[Decision], files: Sequence[str]
+) -> str:
+    """One row for each value that does not fit: the rows with such a value first, then their values."""
+    kinds = {i: decisions[i].type.kind for i in columns}
+    bad = {i: f"(c{i} IS NOT NULL AND NOT {fits(kind, f'c{i}')})" for i, kind in kinds.items()}
+    found = ", ".join(
+        f"CASE WHEN {bad[i]} THEN {{place: {i + 1}, name: {literal(names[i])}, "
+        f"given: left(c{i}, {MAX_VALUE_CHARS}), code: {literal(f'value.not_{kind}')}, "
+        f"said: {literal(f'The value is not {_WANTED[kind]}.')}}} END"
+        for i, kind in kinds.items()
+    )
     return (
-        f"SELECT line, {i + 1} AS place, {literal(name)} AS \"column\", left(c{i}, {MAX_VALUE_CHARS}) AS \"value\", "
-        f"{literal(code)} AS code, {literal(text)} AS \"text\" "
-        f"FROM {text_files(files)} WHERE c{i} IS NOT NULL AND NOT {fits(kind, f'c{i}')}"
+        'SELECT line, r.place, r.name AS "column", r.given AS "value", r.code AS code, r.said AS "text" FROM '
+        f"(SELECT line, unnest([{found}]) AS r FROM {text_files(files)} WHERE {' OR '.join(bad.values())}) "
+        "WHERE r IS NOT NULL"
     )

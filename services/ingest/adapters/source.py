@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from services.ingest.adapters.rows import MAX_ROW_BYTES, Row, read_row
-from services.ingest.domain import DELIMITERS, choose_delimiter, header_problem
+from services.ingest.domain import DELIMITERS, Kind, choose_delimiter, guess, header_problem
 from services.ingest.errors import BadHeader, BinaryFile, EmptyFile, WrongEncoding, WrongLineEndings
 
 BLOCK_BYTES: Final = 1024 * 1024
@@ -37,10 +37,14 @@ _WIDE: Final = {
 
 @dataclass(frozen=True)
 class Header:
-    """What the first row says. `line` is the physical line after it, `rest` what was read beyond it."""
+    """What the first row says, and what the first columns look like.
+
+    `line` is the physical line after the header, `rest` what was read beyond it.
+    """
 
     delimiter: bytes
     columns: tuple[str, ...]
+    guesses: tuple[Kind, ...]
     line: int
     rest: bytes
 
@@ -120,8 +124,10 @@ def read_header(blocks: Iterator[bytes]) -> Header:
     names = [name.strip() for name in names]
     if problem := header_problem(names, sample):
         raise BadHeader(problem)
+    rows_alike = [row for row in sample if len(row) == len(names)]
+    guesses = tuple(guess([row[i] for row in rows_alike]) for i in range(len(names)))
     end = tried[delimiter][0][1]
-    return Header(delimiter.encode(), tuple(names), line + head.count(b"\n", 0, end), head[end:])
+    return Header(delimiter.encode(), tuple(names), guesses, line + head.count(b"\n", 0, end), head[end:])
 
 
 def _head(blocks: Iterator[bytes]) -> tuple[bytes, bool, int]:

@@ -141,11 +141,13 @@ def _bars(drawing: Drawing) -> list[dict[str, Any]]:
 
 
 def _room(drawing: Drawing) -> tuple[float, float]:
-    """The range of the bars with room for the values beside them, about 7 of some 440 points a character."""
+    """The range of the bars with room for the values beside them, about 8 of some 440 points a character."""
     sizes = [point.y for point in drawing.points if point.y is not None]
-    share = min(0.45, 7 * max(len(_short(point.y_text)) for point in drawing.points) / 440)
-    low, high = min(0.0, *sizes) / (1 - share), max(0.0, *sizes) / (1 - share)
-    return (low, high) if high > low else (0.0, 1.0)
+    share = min(0.3, 8 * max(len(_short(point.y_text)) for point in drawing.points) / 440)
+    low, high = min(0.0, *sizes), max(0.0, *sizes)
+    sides = (low < 0) + (high > 0)
+    room = (high - low) * share / (1 - sides * share)
+    return (low - room * (low < 0), high + room * (high > 0)) if sides else (0.0, 1.0)
 
 
 def _columns(drawing: Drawing) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from services.reports.errors import DatasetUnreadable, QueryFailed, ReportTooLar
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY = "256MB"
+MEMORY = "200MB"
 """What DuckDB may hold before it spills to the scratch directory."""
 SPILL = "10GB"
 THREADS = 2

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from services.reports.domain.columns import Column
 from services.reports.domain.definition import ANY_DATASET, Definition
 from services.reports.domain.planning import plan
-from services.reports.errors import DatasetEmpty, ReportError
+from services.reports.errors import DatasetEmpty, MeasureUnknown, ReportError
 
 _ENGINE_TYPES: Mapping[str, str] = {"text": "VARCHAR"}
 """Type names of ingest's events that differ from the data engine's."""
@@ -29,6 +29,8 @@ def why_not(definition: Definition, columns: Sequence[Column], rows: int) -> Rep
         return None
     try:
         plan(definition, columns, {}, rows)
+    except MeasureUnknown:
+        return None  # it may be a measure that is derived from the data, which nobody has looked at yet
     except ReportError as error:
         return error
     return None

@@ -30,6 +30,10 @@ class Toy:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.workspace = ids.draw()
+        self._eyes = database.connect()
+
+    def close(self) -> None:
+        self._eyes.close()
 
     def connect(self) -> Connection:
         return self.database.connect()
@@ -39,9 +43,8 @@ class Toy:
             return enqueue(session, args or Do(), **options)
 
     def execute(self, statement: str, *values: Any) -> list[Row]:
-        with self.connect() as connection:
-            cursor = connection.execute(statement, values)
-            return cursor.fetchall() if cursor.description else []
+        cursor = self._eyes.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
 
     def job(self, id: UUID) -> Row:
         [row] = self.execute("SELECT * FROM job WHERE id = %s", id)
@@ -56,8 +59,7 @@ class Toy:
     def worker(self, seconds: float = 300.0) -> UUID:
         """A worker incarnation with a lease of so many seconds."""
         worker = ids.draw()
-        with self.connect() as connection:
-            leases.renew(connection, worker, "toy@test", seconds)
+        leases.renew(self._eyes, worker, "toy@test", seconds)
         return worker
 
     def lose(self, worker: UUID) -> None:
@@ -65,8 +67,7 @@ class Toy:
         self.execute("UPDATE worker SET lease_until = now() - interval '1 second' WHERE id = %s", worker)
 
     def claim(self, *jobs: UUID, worker: UUID | None = None) -> list[Claimed]:
-        with self.connect() as connection:
-            return moves.claim(connection, worker or self.worker(), list(jobs))
+        return moves.claim(self._eyes, worker or self.worker(), list(jobs))
 
     def hurry(self) -> None:
         """Whatever waits for a later try is due now."""

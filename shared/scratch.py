@@ -1,4 +1,4 @@
-"""Room on the local disk for one attempt at a render."""
+"""Room on the local disk for one attempt at a job."""
 
 import shutil
 from collections.abc import Iterator
