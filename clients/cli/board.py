@@ -41,7 +41,8 @@ class Board:
     def __rich__(self) -> RenderableType:
         parts: list[RenderableType] = []
         if self.title:
-            parts.append(Text(self.title, "bold"))
+            # An empty line keeps the board apart from what stays above it.
+            parts += [Text(), Text(self.title, "bold")]
         if self.show_processes:
             parts.append(processes(self.views()))
         if self.steps:
@@ -72,17 +73,17 @@ class Board:
                 return Text("·", "dim")
 
 
-def processes(views: Sequence[View]) -> Table:
-    """A service a line, its three processes beside each other; the others below."""
+def processes(views: Sequence[View], *, ages: bool = False) -> Table:
+    """A service a line, its three processes beside each other, the others below; `ages`: how long they are ready."""
     table = Table.grid(padding=(0, 3))
     table.add_column(min_width=13)
     found = {view.name: view for view in views}
     services = [name.removesuffix("-http") for name in found if name.endswith("-http")]
     for service in services:
-        table.add_row(service, *(_cell(role, found.pop(f"{service}-{role}")) for role in ROLES))
+        table.add_row(service, *(_cell(role, found.pop(f"{service}-{role}"), ages) for role in ROLES))
     others = [view for view in found.values() if view.status is not Status.DONE]
     for start in range(0, len(others), len(ROLES)):
-        row = [_cell(view.name, view) for view in others[start : start + len(ROLES)]]
+        row = [_cell(view.name, view, ages) for view in others[start : start + len(ROLES)]]
         table.add_row("" if start else "shared", *row)
     return table
 
@@ -90,7 +91,7 @@ def processes(views: Sequence[View]) -> Table:
 def describe(step: Step) -> str:
     """Where a step stands, in a few words: how far, how fast, or how long it took."""
     said = [step.note] if step.note else []
-    if step.done and step.progress in (Progress.RUNNING, Progress.DONE):
+    if step.done and (step.progress is Progress.RUNNING or step.unit == "bytes"):
         said.append(_amount(step))
     if step.progress is Progress.DONE and step.seconds is not None:
         said.append(duration(step.seconds))
@@ -131,8 +132,14 @@ def _bar(step: Step) -> RenderableType:
     return ProgressBar(total=total, completed=done, width=30)
 
 
-def _cell(label: str, view: View) -> Text:
+def _cell(label: str, view: View, ages: bool) -> Text:
     mark = "●" if view.status.holds else "○" if view.status in (Status.WAITING, Status.STOPPED) else "◐"
-    restarts = f" ({view.restarts} restarts)" if view.restarts > 1 else " (1 restart)" if view.restarts else ""
-    since = f" {age(time.time() - view.since)}" if view.status is Status.READY else ""
-    return Text.assemble((f"{mark} ", _STYLES[view.status]), f"{label} ", (f"{view.status}{since}{restarts}", "dim"))
+    said = []
+    # What is as it should be needs no word, so that the eye finds what is not.
+    if view.status is not Status.READY:
+        said.append(str(view.status))
+    elif ages:
+        said.append(age(time.time() - view.since))
+    if view.restarts:
+        said.append(f"({view.restarts} restart{'s' if view.restarts > 1 else ''})")
+    return Text.assemble((f"{mark} ", _STYLES[view.status]), label, (" " + " ".join(said) if said else "", "dim"))

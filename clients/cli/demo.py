@@ -82,9 +82,9 @@ def ephemeral(file: Path | None, *, as_json: bool, keep: bool) -> None:
         # Flower is for people; nobody is here to look.
         stack = Stack(state, ports.free(), flower=False, lasting=keep, listener=screen.heard)
         screen.follow(stack.views)
-        screen.title(f"Millrace is starting in {state.folder}")
+        stack.start()
         try:
-            stack.start()
+            screen.title(f"Millrace is starting in {state.folder}")
             file_to_send = given or sample_file(state)
             # What comes later in the pipeline may still start while the first step works.
             stack.wait([f"{service}-http" for service in SERVICES] + ["mailbox"])

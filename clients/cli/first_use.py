@@ -8,10 +8,12 @@ from typing import Any, Final
 from clients.cli.mailbox import Mailbox
 from clients.client import Client
 from clients.problems import ProblemError
-from infra.local.state import State
+from infra.local.state import State, write_private
 
 Json = dict[str, Any]
 ACCESS: Final = "access.json"
+KEY: Final = "api-key"
+"""The first workspace's key alone, for a shell: `$(cat .millrace/api-key)`."""
 WORKSPACE: Final = "main"
 DEFINITION: Final = "overview"
 MAIL_CHANNEL: Final = "team-mail"
@@ -34,6 +36,7 @@ def open_workspace(state: State, gateway: str, operator_key: str) -> Json:
         key = operator.create_workspace_key(workspace["id"], "first", ["read", "write", "admin"])
     access = {"workspace": workspace, "key": key["key"]}
     state.write(ACCESS, access)
+    write_private(state.path(KEY), key["key"].encode() + b"\n")
     return access
 
 

@@ -102,10 +102,10 @@ class Journey:
         self._upload = Step("upload", "Upload", "bytes")
         self._load = Step("load", "Load")
         self._render = Step("render", "Render report")
-        self._mail = Step("email", "Send mail")
+        self._mail = Step("mail", "Send mail")
         self._hook = Step("webhook", "Call webhook")
         self.steps = [self._upload, self._load, self._render, self._mail, self._hook]
-        self._ways = {step.name: step for step in (self._mail, self._hook)}
+        self._ways = {"email": self._mail, "webhook": self._hook}
 
     def go(self, path: Path, dataset: str, reports: Path) -> Outcome:
         """Returns when the run succeeded and the mail and the webhook arrived; report files go to `reports`.
@@ -201,7 +201,7 @@ class Journey:
                 if delivery["status"] == "failed":
                     reason = delivery.get("reason") or {}
                     raise JourneyFailed(f"{delivery['channel']} failed: {reason.get('detail', 'no reason')}", run)
-            missing = " and the ".join(name for name, step in self._ways.items() if step.progress is not Progress.DONE)
+            missing = " and the ".join(step.name for step in self._ways.values() if step.progress is not Progress.DONE)
             self._wait(deadline, f"the {missing} did not arrive", run)
 
     def _show_delivery(self, delivery: Json) -> None:
@@ -289,6 +289,7 @@ def _delivery_json(delivery: Json) -> Json:
     return {
         "channel": delivery["channel"],
         "kind": delivery["channel_kind"],
+        "destination": delivery["destination"],
         "status": delivery["status"],
         "attempts": delivery["attempts"],
     }

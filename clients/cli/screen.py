@@ -185,7 +185,7 @@ def _notice(view: View, settled: bool) -> str | None:
         case Status.FAILED if settled:
             # While the stack starts, the command ends with the same reason.
             return f"{_spoken(view.name)} failed: {view.reason}"
-        case Status.READY if settled:
+        case Status.READY if view.restarts:
             return f"{_spoken(view.name)} is ready again ({view.started_seconds or 0:.1f} s)"
         case Status.STOPPED if view.reason and view.reason.startswith("killed"):
             return f"{_spoken(view.name)} {view.reason}"

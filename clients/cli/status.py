@@ -34,7 +34,7 @@ def status(folder: Path, *, as_json: bool) -> None:
     started = place.state.read("stack.json").get("started", time.time())
     console = Console()
     console.print(Text(f"Millrace on {place.state.folder}, up {age(time.time() - started)}", "bold"))
-    console.print(processes(views))
+    console.print(processes(views, ages=True))
     table = Table.grid(padding=(0, 2))
     for name, address in addresses.items():
         table.add_row(Text(name, "dim"), address)

@@ -11,7 +11,8 @@ from clients.cli.board import size
 from clients.cli.journey import Outcome
 from clients.cli.trace import duration
 
-Link = tuple[str, str]
+Link = tuple[str, str, str]
+"""A label, where to look, and what to know about it."""
 
 
 def outcome(found: Outcome) -> RenderableType:
@@ -25,40 +26,38 @@ def outcome(found: Outcome) -> RenderableType:
     for delivery in found.deliveries:
         tries = f"{delivery['attempts']} attempt" + ("s" if delivery["attempts"] != 1 else "")
         table.add_row(
-            _DELIVERED.get(delivery["kind"], "Delivery"), f"{delivery['status']} to {delivery['channel']}", tries
+            _DELIVERED.get(delivery["kind"], "Delivery"), f"{delivery['status']} to {delivery['destination']}", tries
         )
-    steps = ", ".join(
-        f"{step.label.lower()} {duration(step.seconds)}" for step in found.steps if step.seconds is not None
-    )
+    steps = ", ".join(f"{step.name} {duration(step.seconds)}" for step in found.steps if step.seconds is not None)
     table.add_row("Time", duration(found.seconds), steps)
-    return Group(Text("What happened", "bold green"), table)
+    return Group(Text(), Text("What happened", "bold green"), table)
 
 
 def links(found: Sequence[Link]) -> RenderableType:
     """Where to look."""
     table = _grid()
-    for label, where in found:
-        table.add_row(label, where)
-    return Group(Text("Where to look", "bold green"), table)
+    for label, where, note in found:
+        table.add_row(label, where, note)
+    return Group(Text(), Text("Where to look", "bold green"), table)
 
 
 def report_links(found: Outcome) -> list[Link]:
     """The report's best file, and how to see the trace."""
     by_format = {each["format"]: each["path"] for each in found.artifacts}
     best = next((by_format[kind] for kind in ("pdf", "html", "csv") if kind in by_format), None)
-    report = [("Report", _short(best))] if best else []
-    return [*report, ("Trace", f"millrace trace {found.run}")]
+    report = [("Report", short(best), "")] if best else []
+    return [*report, ("Trace", f"millrace trace {found.run}", "")]
 
 
 _DELIVERED = {"email": "Mail", "webhook": "Webhook"}
 
 
-def _short(path: str) -> str:
+def short(path: Path | str) -> str:
     """Relative to the working directory when it is below it."""
     try:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:
-        return path
+        return str(path)
 
 
 def _grid() -> Table:

@@ -15,6 +15,7 @@ from clients.cli.errors import CommandError
 from clients.cli.trace import Waterfall, duration
 
 Json = dict[str, Any]
+_WIDE: Final = 200
 STATE_STYLES: Final = {
     "queued": "dim",
     "running": "yellow",
@@ -66,18 +67,17 @@ def show_trace(folder: Path, run: str | None) -> None:
         if trace_id is None:
             raise CommandError(f"run {wanted} has no trace")
         found = client.trace(trace_id)
-    Console().print(Waterfall(found["trace_id"], found["spans"]))
+    _console().print(Waterfall(found["trace_id"], found["spans"]))
 
 
 def _show(table: Table, found: list[Json], otherwise: str) -> None:
+    _console().print(table if found else otherwise)
+
+
+def _console() -> Console:
+    """As wide as the terminal; elsewhere wide enough that grep finds whole lines."""
     console = Console()
-    if not found:
-        console.print(otherwise)
-    elif console.is_terminal:
-        console.print(table)
-    else:
-        # Whole lines for grep and cut, whatever the width.
-        Console(width=500).print(table)
+    return console if console.is_terminal else Console(width=_WIDE)
 
 
 def _table(*columns: str) -> Table:

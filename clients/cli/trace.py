@@ -108,7 +108,7 @@ def duration(seconds: float) -> str:
 
 def _name(line: Line) -> Text:
     style = _FAILED if line.failed else COLOURS.get(line.service, "white")
-    return Text("  " * line.depth + ("✗ " if line.failed else "") + line.name, style)
+    return Text(" " * line.depth + ("✗ " if line.failed else "") + line.name, style)
 
 
 def _bar(line: Line, total: float, width: int) -> Text:

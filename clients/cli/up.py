@@ -16,7 +16,7 @@ from clients.cli.mailbox import Mailbox
 from clients.cli.screen import Screen, make_screen
 from clients.client import Client
 from clients.problems import ProblemError, Unreachable
-from infra.local import ports
+from infra.local import ports, secrets
 from infra.local.ports import Ports
 from infra.local.stack import WEB_USER, Stack
 from infra.local.state import Lock, State
@@ -37,6 +37,7 @@ def up(folder: Path, base: int | None, chosen: Mapping[str, int], demo: bool | N
     with Lock(state), Interrupts() as interrupts, make_screen() as screen:
         stack = Stack(state, _ports(state, base, chosen), listener=screen.heard)
         screen.follow(stack.views)
+        stack.start()
         try:
             _run(state, stack, screen, demo)
         except KeyboardInterrupt:
@@ -51,7 +52,6 @@ def up(folder: Path, base: int | None, chosen: Mapping[str, int], demo: bool | N
 def _run(state: State, stack: Stack, screen: Screen, demo: bool | None) -> None:
     began = time.monotonic()
     screen.title(f"Millrace is starting on {state.folder}")
-    stack.start()
     stack.wait()
     screen.settled()
     screen.say(f"all processes are ready after {time.monotonic() - began:.1f} s")
@@ -108,10 +108,9 @@ def _ports(state: State, base: int | None, chosen: Mapping[str, int]) -> Ports:
 
 
 def _links(state: State, stack: Stack) -> list[summary.Link]:
+    key, password = (summary.short(state.path(name)) for name in (first_use.KEY, secrets.WEB_PASSWORD))
     return [
-        ("API docs", f"{ports.url(stack.ports['api'])}/docs"),
-        ("Mailbox", ports.url(stack.ports["mailbox"])),
-        ("Flower", ports.url(stack.ports["flower"])),
-        ("Sign in", f"{WEB_USER}, password in {state.path('web-password')}"),
-        ("API key", f"in {state.path(first_use.ACCESS)}"),
+        ("API docs", f"{ports.url(stack.ports['api'])}/docs", f"password: the key in {key}"),
+        ("Mailbox", ports.url(stack.ports["mailbox"]), f"password in {password}"),
+        ("Flower", ports.url(stack.ports["flower"]), f"user {WEB_USER}, password in {password}"),
     ]

@@ -70,14 +70,14 @@ def _bind(name: str, port: int) -> None:
 
 
 def _holder(port: int) -> str | None:
-    """Who listens on the port, as "name, process 123"; None where the system does not tell."""
+    """Who listens on the port, as "name (process 123)"; None where the system does not tell."""
     import psutil
 
     try:
         for connection in psutil.net_connections("tcp"):
             address = connection.laddr
             if connection.status == psutil.CONN_LISTEN and address and address.port == port and connection.pid:
-                return f"{psutil.Process(connection.pid).name()}, process {connection.pid},"
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
     except psutil.Error:
         pass
     return None

@@ -17,6 +17,8 @@ ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
     "prometheus": ("metrics",),
     **dict.fromkeys(SERVICES, ("events",)),
 }
+WEB_PASSWORD: Final = "web-password"  # noqa: S105  # a file's name
+"""The file that holds the web pages' password alone, for people to read."""
 _FILE: Final = "secrets.json"
 _SIGNING_KEY: Final = "signing-key.pem"
 
@@ -55,6 +57,7 @@ def load(state: State) -> Secrets:
     whole = {"stack": kept.get("stack", secrets.token_hex(8)), "passwords": passwords, "keys": keys}
     if whole != kept:
         state.write(_FILE, whole)
+        write_private(state.path(WEB_PASSWORD), passwords["web"].encode() + b"\n")
     signing_key = state.path(_SIGNING_KEY)
     if not signing_key.exists():
         write_private(signing_key, _ed25519())

@@ -2,7 +2,8 @@
 
 - `lock`: held (flock) by the running stack, holds its process id
 - `stack.json`: ports of the last start; `status.json`: the processes' states, rewritten on each change
-- `secrets.json`, `signing-key.pem`: generated once; `access.json`: the first workspace's key and set-up
+- `secrets.json`, `signing-key.pem`, `web-password`: generated once
+- `access.json`, `api-key`: the first workspace and its key
 - `postgres/`, `valkey/`, `objects/`, `mailbox/`, `logs/`, `sample/`, `tmp/`
 """
 

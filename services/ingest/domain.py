@@ -132,7 +132,8 @@ def guess(values: Sequence[str]) -> Kind:
     """What a few of a column's values look like; text when there are none."""
     given = [value for value in values if value]
     for kind in CANDIDATES if given else ():
-        if sum(re.fullmatch(PATTERNS[kind], value) is not None for value in given) * 100 >= THRESHOLD_PERCENT * len(given):
+        fitting = sum(re.fullmatch(PATTERNS[kind], value) is not None for value in given)
+        if fitting * 100 >= THRESHOLD_PERCENT * len(given):
             return kind
     return Kind.TEXT
 

@@ -53,7 +53,8 @@ def _is_loopback(host: str) -> bool:
 
 
 class NotificationsSettings(Settings):
-    model_config = SettingsConfigDict(hide_input_in_errors=True)  # a refused SMTP URL may hold a password
+    # A refused SMTP URL may hold a password. A variable that is set to nothing (compose) is not set.
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_ignore_empty=True)
 
     smtp_url: SecretStr = Field(validation_alias="NOTIFICATIONS_SMTP_URL")
     """`smtp://`, `smtp+starttls://` or `smtps://`, `[user:password@]host[:port]`."""

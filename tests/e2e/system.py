@@ -33,11 +33,9 @@ class System:
     def admin(self) -> str:
         return postgres.admin_url(self.stack.ports["postgres"], self.stack.secrets.passwords["postgres"], "millrace")
 
-    def pid(self, process: str) -> int:
-        """The process' id now."""
-        found = next(view.pid for view in self.stack.views() if view.name == process)
-        assert found is not None, f"{process} is not running"
-        return found
+    def pid(self, process: str) -> int | None:
+        """The process' id now; None between its end and its next start."""
+        return next(view.pid for view in self.stack.views() if view.name == process)
 
     def end_of(self, run: str, seconds: float = RUN_SECONDS) -> dict:
         """The run, once it has ended."""

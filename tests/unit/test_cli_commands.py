@@ -75,7 +75,8 @@ def test_a_second_up_on_the_same_folder_is_refused(tmp_path: Path, capsys: pytes
 def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server((ports.HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        assert run(["up", "--valkey-port", str(port)]) == 2
+        given = {**ports.free(), "valkey": port}
+        assert run(["up", *(part for name, number in given.items() for part in (f"--{name}-port", str(number)))]) == 2
     assert f"port {port} (valkey) is taken by" in capsys.readouterr().err
     assert not (tmp_path / "state" / "postgres").exists()
 

@@ -40,6 +40,7 @@ def delivery(kind: str, status: str = "delivered", **facts: Any) -> Json:
         "id": f"id-of-{kind}",
         "channel": f"team-{kind}",
         "channel_kind": kind,
+        "destination": f"{kind}.example.org",
         "status": status,
         "attempts": 1,
         "reason": None,
@@ -136,7 +137,7 @@ def test_it_ends_when_everything_arrived_and_tells_all(csv: Path, tmp_path: Path
         "upload",
         "load",
         "render",
-        "email",
+        "mail",
         "webhook",
     ]
     told = found.as_json()
@@ -151,8 +152,20 @@ def test_it_ends_when_everything_arrived_and_tells_all(csv: Path, tmp_path: Path
         "seconds": 2.5,
     }
     assert told["deliveries"] == [
-        {"channel": "team-email", "kind": "email", "status": "delivered", "attempts": 1},
-        {"channel": "team-webhook", "kind": "webhook", "status": "delivered", "attempts": 1},
+        {
+            "channel": "team-email",
+            "kind": "email",
+            "destination": "email.example.org",
+            "status": "delivered",
+            "attempts": 1,
+        },
+        {
+            "channel": "team-webhook",
+            "kind": "webhook",
+            "destination": "webhook.example.org",
+            "status": "delivered",
+            "attempts": 1,
+        },
     ]
     assert 0 <= told["seconds"] < 10
 
@@ -179,11 +192,11 @@ def test_progress_and_attempts_show(csv: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("witness", "missing"),
     [
-        (Witness(mail=False), "the email did not arrive"),
-        (Witness(pdf=False), "the email did not arrive"),
+        (Witness(mail=False), "the mail did not arrive"),
+        (Witness(pdf=False), "the mail did not arrive"),
         (Witness(hook=False), "the webhook did not arrive"),
         (Witness(verified=False), "the webhook did not arrive"),
-        (Witness(mail=False, hook=False), "the email and the webhook did not arrive"),
+        (Witness(mail=False, hook=False), "the mail and the webhook did not arrive"),
     ],
 )
 def test_the_systems_own_word_is_not_enough(witness: Witness, missing: str, csv: Path, tmp_path: Path) -> None:

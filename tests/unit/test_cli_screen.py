@@ -40,8 +40,8 @@ def test_a_services_processes_stand_on_one_line() -> None:
     first, second = drawn(processes(views)).splitlines()
     assert first.split()[0] == "api"
     assert "worker restarting (2 restarts)" in first
-    assert "beat ready" in first
-    assert "postgres ready" in second
+    assert "● beat" in first
+    assert "● postgres" in second
     assert "provision" not in second
 
 
@@ -50,7 +50,7 @@ def test_a_services_processes_stand_on_one_line() -> None:
     [
         (Step("upload", "Upload", "bytes", Progress.RUNNING, 1_500_000, 3_000_000), "1.5 MB"),
         (Step("load", "Load", "rows", Progress.RUNNING, 12_345, None, "attempt 2"), "attempt 2, 12,345 rows"),
-        (Step("load", "Load", "rows", Progress.DONE, 120_000, seconds=1.5), "120,000 rows, 1.50 s"),
+        (Step("load", "Load", "rows", Progress.DONE, 120_000, seconds=1.5), "1.50 s"),
         (Step("load", "Load", "rows", note="queued"), "queued"),
         (Step("render", "Render", progress=Progress.DONE, seconds=0.25), "250 ms"),
     ],
@@ -87,7 +87,7 @@ def test_plain_lines_tell_each_thing_once() -> None:
         screen.moved(step)
     step.progress, step.seconds = Progress.DONE, 2.0
     screen.moved(step)
-    assert out.getvalue().splitlines() == ["Load: running", "Load: done (3 rows, 2.00 s)"]
+    assert out.getvalue().splitlines() == ["Load: running", "Load: done (2.00 s)"]
 
 
 def test_a_start_is_told_process_by_process_and_later_only_what_goes_wrong() -> None:
@@ -98,6 +98,7 @@ def test_a_start_is_told_process_by_process_and_later_only_what_goes_wrong() -> 
     screen.heard(view("api-worker", Status.STARTING))
     screen.heard(view("api-worker", Status.RESTARTING, 1, "ended by SIGKILL"))
     screen.heard(view("api-worker", Status.READY, 1))
+    screen.heard(view("api-beat"))
     assert out.getvalue().splitlines() == [
         "api http ready (1.2 s)",
         "api worker ended by SIGKILL; starting it again",
@@ -135,17 +136,20 @@ def test_the_summary_tells_rows_files_deliveries_and_seconds(tmp_path: Path) -> 
             {"format": "html", "bytes": 2_000, "path": str(tmp_path / "a.html")},
             {"format": "pdf", "bytes": 45_000, "path": str(tmp_path / "a.pdf")},
         ],
-        deliveries=[{"kind": "email", "channel": "team-mail", "status": "delivered", "attempts": 1}],
+        deliveries=[{"kind": "email", "destination": "team@example.org", "status": "delivered", "attempts": 1}],
     )
     said = drawn(summary.outcome(found))
     assert "119,396 rows loaded, 604 rejected" in said
     assert "dataset orders, version 2" in said
     assert "2 files" in said
     assert "pdf 45.0 kB" in said
-    assert "delivered to team-mail" in said
+    assert "delivered to team@example.org" in said
     assert "1 attempt" in said
-    assert "upload 300 ms, render report 2.00 s" in said
-    assert summary.report_links(found) == [("Report", str(tmp_path / "a.pdf")), ("Trace", "millrace trace run-1")]
+    assert "upload 300 ms, render 2.00 s" in said
+    assert summary.report_links(found) == [
+        ("Report", str(tmp_path / "a.pdf"), ""),
+        ("Trace", "millrace trace run-1", ""),
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -32,6 +32,14 @@ def test_the_defaults_allow_no_private_network(environment):
     assert settings.links_url == ""
 
 
+def test_an_empty_variable_is_not_set(environment):
+    environment(NOTIFICATIONS_ALLOWED_NETWORKS="", NOTIFICATIONS_PUBLIC_URL="")
+    assert NotificationsSettings().allowed_networks == ()
+    environment(NOTIFICATIONS_SMTP_URL="")
+    with pytest.raises(ValidationError):
+        NotificationsSettings()
+
+
 def test_networks_are_a_json_list(environment):
     environment(NOTIFICATIONS_ALLOWED_NETWORKS='["127.0.0.0/8", "fd00::/8"]')
     assert NotificationsSettings().allowed_networks == (ip_network("127.0.0.0/8"), ip_network("fd00::/8"))

@@ -59,7 +59,7 @@ def test_a_taken_port_is_named_with_its_setting_and_holder() -> None:
         with pytest.raises(PortTaken) as refused:
             ports.check({"reports": port})
     assert str(refused.value).startswith(f"port {port} (reports) is taken by ")
-    assert f"process {os.getpid()}" in str(refused.value)
+    assert f"(process {os.getpid()})" in str(refused.value)
     assert "--reports-port N or --port-base N" in str(refused.value)
 
 

@@ -33,9 +33,7 @@ class Decision:
     misfits: int
 
 
-def decide(
-    engine: Engine, guesses: Sequence[Kind], files: Sequence[str], rows: Sequence[int]
-) -> list[Decision]:
+def decide(engine: Engine, guesses: Sequence[Kind], files: Sequence[str], rows: Sequence[int]) -> list[Decision]:
     """The types of the text columns `c0`, `c1`, … of `files`, which hold `rows` rows each.
 
     Exact: the first kind that passes the threshold on a count of the whole file. A column's guess only saves
@@ -59,9 +57,7 @@ def _guessed(engine: Engine, guesses: Sequence[Kind], files: Sequence[str]) -> d
     so only those that do are counted along.
     """
     asked = {
-        i: (*SHARES_VALUES_WITH.get(guess, ()), guess)
-        for i, guess in enumerate(guesses)
-        if guess is not Kind.TEXT
+        i: (*SHARES_VALUES_WITH.get(guess, ()), guess) for i, guess in enumerate(guesses) if guess is not Kind.TEXT
     }
     found = {}
     for i, tally in _count(engine, asked, files).items():

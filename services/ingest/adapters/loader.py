@@ -129,7 +129,7 @@ def _read(engine: Engine, source: Path, scratch: Path, progress: Callable[[int],
 
 
 def _is_full(batch: Batch) -> bool:
-    return batch.bytes >= PART_BYTES or (batch.bytes >= LONG_ROWS_BYTES and batch.rows < VECTOR_ROWS)
+    return batch.size >= PART_BYTES or (batch.size >= LONG_ROWS_BYTES and batch.rows < VECTOR_ROWS)
 
 
 class _Parts:

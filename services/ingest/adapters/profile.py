@@ -38,9 +38,7 @@ class ColumnProfile:
         return asdict(self)
 
 
-def profile(
-    engine: Engine, table: Path, names: Sequence[str], types: Sequence[ColumnType]
-) -> list[ColumnProfile]:
+def profile(engine: Engine, table: Path, names: Sequence[str], types: Sequence[ColumnType]) -> list[ColumnProfile]:
     """A profile of each column of the Parquet file `table`."""
     profiles: list[ColumnProfile] = []
     for start in range(0, len(names), COLUMNS_A_QUERY):

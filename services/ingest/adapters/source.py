@@ -165,4 +165,3 @@ def _sample(head: bytes, delimiter: bytes, *, whole: bool) -> list[tuple[list[st
         rows.append(([], end))
         position = end
     return rows
-

@@ -42,7 +42,8 @@ class Batch:
     parts: list[bytes] = field(default_factory=list)
     rows: int = 0
     lines: int = 0
-    bytes: int = 0
+    size: int = 0
+    """Bytes."""
     simple: bool = True
     """No quoted line break and no CR anywhere: safe to be parsed in parallel."""
 
@@ -50,17 +51,25 @@ class Batch:
         self.parts.append(part)
         self.rows += rows
         self.lines += lines
-        self.bytes += len(part)
+        self.size += len(part)
 
 
 class Splitter:
     """Fed with blocks of a file after its header; collects rows in `batch`, hands rejects to `reject`.
 
-    Holds at most MAX_ROW_BYTES of an unfinished row, however long the row is.
+    Holds at most `max_row` bytes of an unfinished row, however long the row is. How the file is cut into blocks
+    makes no difference to the rows.
     """
 
     def __init__(
-        self, delimiter: bytes, columns: Sequence[str], line: int, reject: Callable[[Reject], None]
+        self,
+        delimiter: bytes,
+        columns: Sequence[str],
+        line: int,
+        reject: Callable[[Reject], None],
+        *,
+        max_row: int = MAX_ROW_BYTES,
+        max_cell: int = MAX_CELL_BYTES,
     ) -> None:
         self.delimiter = delimiter
         self.columns = columns
@@ -69,6 +78,8 @@ class Splitter:
         self.batch = Batch()
         self.rows_rejected = 0
         self._reject = reject
+        self._max_row = max_row
+        self._max_cell = max_cell
         self._pattern = row_pattern(delimiter, len(columns))
         self._rest = b""
         self._skipping = False
@@ -80,7 +91,7 @@ class Splitter:
         cut = data.rfind(b"\n") + 1
         done = self._split(data, cut, final=False)
         self._rest = data[done:]
-        if len(self._rest) > MAX_ROW_BYTES:
+        if len(self._rest) > self._max_row:
             self._reject_row(self._rest, Fault.ROW_TOO_LONG)
             self._rest, self._skipping = b"", True
 
@@ -108,36 +119,36 @@ class Splitter:
         if not cut:
             return 0
         body = data[:cut] if data[cut - 1 : cut] == b"\n" else data[:cut] + b"\n"
-        if body.find(b'"') < 0 and (plain := body.replace(b"\r\n", b"\n")).find(b"\r") < 0:
-            self._split_lines(plain)
+        if body.find(b'"') < 0 and self._split_lines(body.replace(b"\r\n", b"\n")):
             return cut
-        return self._split_rows(body, len(body) if final else len(data), final=final)
+        return self._split_rows(body, len(data), final=final)
 
-    def _split_lines(self, body: bytes) -> None:
-        """Rows without quotes: every line is one."""
+    def _split_lines(self, body: bytes) -> bool:
+        """Rows without quotes: every line is one. False, and nothing done, when some need a closer look."""
         lines = body.split(b"\n")
         lines.pop()
+        if max(map(len, lines)) > self._max_cell or body.find(b"\r") >= 0:
+            return False
         first, self.line = self.line, self.line + len(lines)
         wanted = len(self.columns) - 1
         delimiter = self.delimiter
-        uniform = [line.count(delimiter) for line in lines].count(wanted) == len(lines)
-        if not uniform or (wanted == 0 and b"" in lines) or max(map(len, lines)) > MAX_CELL_BYTES:
-            for number, line in enumerate(lines, start=first):
-                self._take_line(number, line)
-            return
+        fields = [line.count(delimiter) for line in lines]
+        if fields.count(wanted) < len(lines) or (wanted == 0 and b"" in lines):
+            for number, line, found in zip(range(first, self.line), lines, fields, strict=True):
+                self._take_line(number, line, found)
+            return True
         count = len(lines)
         prefixed = [b"%d%b%b\n" % (number, delimiter, line) for number, line in enumerate(lines, start=first)]
         self.batch.add(b"".join(prefixed), count, (2 * first + count - 1) * count // 2)
+        return True
 
-    def _take_line(self, number: int, line: bytes) -> None:
+    def _take_line(self, number: int, line: bytes, delimiters: int) -> None:
         if not line:
             return
-        if len(line) >= MAX_ROW_BYTES:
-            self._reject_row(line, Fault.ROW_TOO_LONG, line=number)
-        elif line.count(self.delimiter) == len(self.columns) - 1 and len(line) <= MAX_CELL_BYTES:
+        if delimiters == len(self.columns) - 1:
             self.batch.add(b"%d%b%b\n" % (number, self.delimiter, line), 1, number)
         else:
-            self._take_row(number, line, line.split(self.delimiter))
+            self._reject_shape(number, line, delimiters + 1)
 
     def _split_rows(self, body: bytes, known: int, *, final: bool) -> int:
         """Rows with quotes or lone CRs: the pattern takes the well-formed, `_odd_row` looks at the others.
@@ -148,7 +159,7 @@ class Splitter:
         while position < len(body):
             position = self._well_formed(body, position)
             if position < len(body):
-                after = self._odd_row(body, position, wait=not final and known - position <= MAX_ROW_BYTES)
+                after = self._odd_row(body, position, wait=not final and known - position <= self._max_row)
                 if after == position:
                     break
                 position = after
@@ -159,9 +170,10 @@ class Splitter:
         parts: list[bytes] = []
         line, delimiter, lines, end = self.line, self.delimiter, 0, position
         single = len(self.columns) == 1
-        for match in iter(self._pattern.scanner(body, position).match, None):
+        # `scanner` (which typeshed leaves out) matches again and again where it left off, without a search.
+        for match in iter(self._pattern.scanner(body, position).match, None):  # type: ignore[attr-defined]
             row = match[1]
-            if len(row) > MAX_CELL_BYTES or (single and not row):
+            if len(row) > self._max_cell or (single and not row):
                 break
             parts.append(b"%d%b%b\n" % (line, delimiter, row))
             lines += line
@@ -183,7 +195,7 @@ class Splitter:
             self.line += 1
             return blank.end()
         row = read_row(body, start, self.delimiter)
-        if isinstance(row, Row) and row.end - start <= MAX_ROW_BYTES:
+        if isinstance(row, Row) and row.end - 1 - start <= self._max_row:
             line, self.line = self.line, self.line + body.count(b"\n", start, row.end)
             self._take_row(line, body[start : row.end].rstrip(b"\r\n"), row.fields)
             return row.end
@@ -191,7 +203,7 @@ class Splitter:
         if wait and fault is Fault.QUOTE_OPEN:
             return start
         end = body.index(b"\n", start) + 1
-        fault = Fault.ROW_TOO_LONG if end - start > MAX_ROW_BYTES else fault
+        fault = Fault.ROW_TOO_LONG if end - 1 - start > self._max_row else fault
         self._reject_row(body[start : end - 1].rstrip(b"\r"), fault)
         self.line += 1
         return end
@@ -199,29 +211,42 @@ class Splitter:
     def _take_row(self, line: int, raw: bytes, fields: list[bytes]) -> None:
         """A row that was read field by field: into the batch, unless its shape or a cell forbids it."""
         if len(fields) != len(self.columns):
-            fault = Fault.TOO_FEW_FIELDS if len(fields) < len(self.columns) else Fault.TOO_MANY_FIELDS
-            self._reject_row(raw, fault, line=line, found=len(fields))
+            self._reject_shape(line, raw, len(fields))
             return
-        too_long = [i for i, cell in enumerate(fields) if len(cell) > MAX_CELL_BYTES]
+        too_long = [i for i, cell in enumerate(fields) if len(cell) > self._max_cell]
         if too_long:
             self.rows_rejected += 1
             for i in too_long:
-                text = f"The value is {len(fields[i]):,} bytes long; the limit is {MAX_CELL_BYTES:,}."
+                text = f"The value is {len(fields[i]):,} bytes long; the limit is {self._max_cell:,}."
                 self._reject(Reject(line, self.columns[i], shown(fields[i]), Fault.CELL_TOO_LONG, text))
             return
         part = b"%d%b%b\n" % (line, self.delimiter, write_row(fields, self.delimiter))
         self.batch.simple = self.batch.simple and part.count(b"\n") == 1 and part.find(b"\r") < 0
         self.batch.add(part, 1, line)
 
-    def _reject_row(self, raw: bytes, fault: Fault, *, line: int | None = None, found: int = 0) -> None:
+    def _reject_shape(self, line: int, raw: bytes, found: int) -> None:
+        wanted = len(self.columns)
+        fault = Fault.TOO_FEW_FIELDS if found < wanted else Fault.TOO_MANY_FIELDS
+        text = f"The row has {found:,} {_fields(found)}; the header names {wanted:,} {_columns(wanted)}."
         self.rows_rejected += 1
-        text = _TEXTS[fault].format(found=found, wanted=len(self.columns), limit=MAX_ROW_BYTES)
-        self._reject(Reject(line or self.line, None, shown(raw), fault, text))
+        self._reject(Reject(line, None, shown(raw), fault, text))
+
+    def _reject_row(self, raw: bytes, fault: Fault) -> None:
+        """Rejects the physical line at which the splitter stands."""
+        text = _TEXTS[fault].format(limit=self._max_row)
+        self.rows_rejected += 1
+        self._reject(Reject(self.line, None, shown(raw[: self._max_row]), fault, text))
+
+
+def _fields(count: int) -> str:
+    return "field" if count == 1 else "fields"
+
+
+def _columns(count: int) -> str:
+    return "column" if count == 1 else "columns"
 
 
 _TEXTS: Final = {
-    Fault.TOO_FEW_FIELDS: "The row has {found:,} fields; the header names {wanted:,} columns.",
-    Fault.TOO_MANY_FIELDS: "The row has {found:,} fields; the header names {wanted:,} columns.",
     Fault.QUOTE_OPEN: "A quote opens on this line and is not closed within {limit:,} bytes or before the file ends.",
     Fault.QUOTE_TEXT: "A quoted value is followed by more text before the delimiter or the end of the row.",
     Fault.ROW_TOO_LONG: "The line is longer than {limit:,} bytes.",
