@@ -6,7 +6,7 @@ ledger, whose statements are written out.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
 Row = dict[str, Any]
@@ -48,6 +50,47 @@ def raw(session: Session) -> Statements:
     return _Raw(connection)
 
 
+class Lasting:
+    """An autocommit connection that is made anew when the server has dropped it. For one thread.
+
+    A statement that meets the dropped connection is sent once more, so only such as may be repeated.
+    """
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+
+    def execute(self, query: Any, params: Any = None) -> psycopg.Cursor[Row]:
+        try:
+            return self.cursor().execute(query, params)
+        except psycopg.OperationalError:
+            if self._connection is None or not self._connection.closed:
+                raise
+            return self.cursor().execute(query, params)
+
+    def cursor(self) -> psycopg.Cursor[Row]:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection.cursor()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+_PASSING = ("08", "25006", "40", "53", "55P03", "57")
+"""SQLSTATE classes: no connection, a standby, rolled back for others, no resources, lock, shut down."""
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether PostgreSQL was away or busy, rather than refusing what it was asked: later it may go well."""
+    if isinstance(error, DBAPIError):
+        error = error.orig
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        return error.sqlstate.startswith(_PASSING)
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout | OSError)
+
+
 class Database:
     """Connections of one process to its service's schema. Pools are per process: a fork starts afresh."""
 
@@ -74,6 +117,7 @@ class Database:
             max_overflow=self.pool_size,
             pool_timeout=5,
             pool_pre_ping=True,
+            hide_parameters=True,  # errors are kept with jobs and shown; values may be secrets
             connect_args={"application_name": self.application, "connect_timeout": 5},
         )
 

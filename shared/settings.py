@@ -17,7 +17,7 @@ class StaticKey(BaseModel):
 class Settings(BaseSettings):
     """Environment variables `MILLRACE_…`; a service's own settings subclass this with their own prefix."""
 
-    model_config = SettingsConfigDict(env_prefix="MILLRACE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: SecretStr
     """libpq URL of the service's own role, whose search_path is its schema."""

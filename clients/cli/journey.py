@@ -82,7 +82,7 @@ class JourneyFailed(CommandError):
 
     def __init__(self, reason: str, run: str | None = None) -> None:
         self.run = run
-        super().__init__(f"{reason} (millrace trace {run})" if run else reason)
+        super().__init__(f"{reason} (run {run})" if run else reason)
 
 
 class Journey:

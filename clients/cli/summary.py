@@ -1,5 +1,7 @@
 """The short screen at the end: what happened, and where to look."""
 
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,10 +48,18 @@ def report_links(found: Outcome) -> list[Link]:
     by_format = {each["format"]: each["path"] for each in found.artifacts}
     best = next((by_format[kind] for kind in ("pdf", "html", "csv") if kind in by_format), None)
     report = [("Report", short(best), "")] if best else []
-    return [*report, ("Trace", f"millrace trace {found.run}", "")]
+    return [*report, ("Trace", f"{command()} trace", f"run {found.run}")]
 
 
 _DELIVERED = {"email": "Mail", "webhook": "Webhook"}
+
+
+def command() -> str:
+    """How the user can call this command again: by its name when the shell finds it, else by its path."""
+    called = Path(sys.argv[0])
+    if called.name != "millrace" or shutil.which("millrace") == str(called.absolute()):
+        return "millrace"
+    return short(called.absolute())
 
 
 def short(path: Path | str) -> str:

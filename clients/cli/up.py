@@ -63,7 +63,7 @@ def _run(state: State, stack: Stack, screen: Screen, demo: bool | None) -> None:
     screen.journey(())
     screen.show(summary.links(links))
     screen.title(
-        "Millrace is running", "Ctrl-C stops it. In another terminal: millrace demo FILE, status, logs SERVICE"
+        "Millrace is running", f"Ctrl-C stops it. Elsewhere: {summary.command()} demo FILE, status, logs SERVICE"
     )
     while True:
         signal.pause()

@@ -38,6 +38,8 @@ def standing(jobs: Sequence[Job], events: Sequence[Envelope], unreachable: Seque
     A job is seen finished together with the events it published (one snapshot a service), so a step that is
     still on its way from one service to the next is never taken for the end.
     """
+    if not jobs:
+        return Standing("running", "none of its jobs is known", None)
     working = [job for job in jobs if job.state in UNFINISHED]
     if working:
         return Standing("running", f"{working[0].kind} is {working[0].state}", None)

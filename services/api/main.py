@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from services.api import operations
 from services.api.adapters.peers import Peers
-from services.api.routes import ROUTERS
+from services.api.routes import ROUTERS, gateway
 from services.api.settings import ApiSettings
 from shared.auth import Principal, Verifier
 from shared.db import Database
@@ -39,10 +39,15 @@ class KeyVerifier(Verifier):
 
 def create() -> FastAPI:
     settings = ApiSettings()
-    app = create_app("api", settings, ROUTERS, jobs=False, lifespan=_peers)
+    app = create_app("api", settings, ROUTERS, jobs=False, lifespan=_peers, streams=_streams)
     app.state.public_keys = _public_keys(settings)
     app.state.verifier = KeyVerifier(settings, app.state.database, app.state.public_keys)
     return app
+
+
+def _streams(path: str) -> bool:
+    """Requests that are passed on, and spans, are bounded where they are read."""
+    return path == "/v1/traces" or gateway.passes_on(path)
 
 
 def _public_keys(settings: ApiSettings) -> dict[str, Any]:

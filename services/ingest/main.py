@@ -8,4 +8,4 @@ from shared.http import create_app
 
 
 def create() -> FastAPI:
-    return create_app("ingest", IngestSettings(), [routes.router])
+    return create_app("ingest", IngestSettings(), [routes.router], streams=lambda path: path == "/v1/datasets")

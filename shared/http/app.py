@@ -11,6 +11,7 @@ from shared import telemetry
 from shared.auth import Verifier
 from shared.db import Database
 from shared.http import metrics, problems, routes
+from shared.http.limits import BodyLimit
 from shared.objects import ObjectStore
 from shared.settings import Settings
 
@@ -24,12 +25,13 @@ def create_app(
     routers: Sequence[APIRouter],
     *,
     jobs: bool = True,
+    streams: Callable[[str], bool] = lambda path: False,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
     """The application: `app.state` has service, settings, database, objects and verifier.
 
     Tokens are verified with the public keys that `api` serves. `jobs=False` leaves out the routes of the
-    service's own jobs: the gateway has its own.
+    service's own jobs: the gateway has its own. Bodies of paths that `streams` names are not bounded here.
     """
 
     @asynccontextmanager
@@ -51,6 +53,7 @@ def create_app(
     app.state.verifier = Verifier(settings.static_keys, _fetch_from(settings))
     problems.install(app)
     metrics.install(app, service)
+    app.add_middleware(BodyLimit, streams=streams)
     for router in (routes.router, routes.feed, *([routes.jobs] if jobs else []), *routers):
         app.include_router(router)
     _trace(app)

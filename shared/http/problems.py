@@ -62,7 +62,7 @@ async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def _on_http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    codes = {404: "resource.not_found", 405: "request.method"}
+    codes = {404: "resource.not_found", 405: "request.method", 413: "request.too_large"}
     answer = problem(
         error.status_code, codes.get(error.status_code, "request.refused"), str(error.detail), str(error.detail)
     )

@@ -6,19 +6,35 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
+import psycopg
 from psycopg.types.json import Jsonb
 from sqlmodel import Session
 
-from shared.db import Connection, Database, raw
-from shared.errors import LeaseLost
+from shared.db import Database, Statements, is_outage, raw
+from shared.errors import LeaseLost, MillraceError
 from shared.ledger import moves
 from shared.ledger.enqueue import Origin
 from shared.ledger.moves import Claimed, Finished
+from shared.ledger.values import storable
 
 T = TypeVar("T")
 
 PROGRESS_SECONDS = 0.5
 """Progress is written at most so often."""
+
+
+UNSTORABLE = (TypeError, ValueError, RecursionError, psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
+"""What storing a value that is not JSON, or not PostgreSQL's, may raise."""
+
+
+class ResultInvalid(MillraceError):
+    """The body answered something that is not JSON."""
+
+    code = "job.result_invalid"
+
+    @classmethod
+    def of(cls, error: BaseException) -> "ResultInvalid":
+        return cls(f"The result cannot be stored: {error}"[:500])
 
 
 class Attempt:
@@ -28,7 +44,7 @@ class Attempt:
     `finishing()`: the effects, the events and `succeeded` commit together, or not at all.
     """
 
-    def __init__(self, database: Database, claimed: Claimed, ledger: Connection) -> None:
+    def __init__(self, database: Database, claimed: Claimed, ledger: Statements) -> None:
         self.job = claimed
         self.finished = False
         self._database = database
@@ -69,9 +85,15 @@ class Attempt:
             yield session
             session.flush()
             done = Finished(self.job.id, self.job.attempt, result, self.seconds)
-            if not moves.succeed(raw(session), [done]):
+            if not self._succeed(session, done):
                 raise LeaseLost
         self.finished = True
+
+    def _succeed(self, session: Session, done: Finished) -> bool:
+        try:
+            return bool(moves.succeed(raw(session), [done]))
+        except UNSTORABLE as error:
+            raise ResultInvalid.of(error) from error
 
     @contextmanager
     def noting(self) -> Iterator[Session]:
@@ -90,20 +112,29 @@ class Attempt:
         if now - self._progress_at < PROGRESS_SECONDS:
             return
         self._progress_at = now
-        progress = {"done": done, "total": total, "unit": unit, "message": message}
-        if not moves.report_progress(self._ledger, self.job.id, self.job.attempt, progress):
+        progress = storable({"done": done, "total": total, "unit": unit, "message": message})
+        try:
+            held = moves.report_progress(self._ledger, self.job.id, self.job.attempt, progress)
+        except psycopg.Error as error:
+            if not is_outage(error):
+                raise
+            return  # PostgreSQL is away for a moment: that is no reason to throw the work away
+        if not held:
             raise LeaseLost
 
     def effect_once(self, key: str, act: Callable[[], T]) -> T:
         """Do something outside the database once: a later attempt finds it done and gets its first result.
 
-        `act` answers something JSON can hold. Dying between the act and its record repeats the act, so give
-        the outside world a stable id to know it by (Message-ID, webhook-id).
+        `act` answers something JSON can hold; what it cannot is answered as its text. Dying between the act
+        and its record repeats the act, so give the outside world a stable id to know it by (Message-ID,
+        webhook-id). Raises LeaseLost, without acting, when the job was taken away.
         """
         found = self._ledger.execute("SELECT result FROM effect WHERE key = %s", (key,)).fetchone()
         if found is not None:
             return found["result"]  # type: ignore[no-any-return]
-        done = act()
+        if not moves.holds(self._ledger, self.job.id, self.job.attempt):
+            raise LeaseLost
+        done: T = storable(act())
         with self._database.transaction() as session:
             raw(session).execute(
                 "INSERT INTO effect (key, job, result) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",

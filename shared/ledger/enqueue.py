@@ -107,11 +107,16 @@ def _row(
     }
 
 
+def job_of(event: Envelope, kind: type[EventArgs]) -> UUID:
+    """The id of the job that an event causes: derived, so receiving twice makes it once."""
+    return ids.derive(event.id, kind.kind)
+
+
 def event_job(args: EventArgs, traceparent: str | None) -> dict[str, Any]:
-    """The row of the job that an event causes. Its id is derived, so receiving twice makes it once."""
+    """The row of the job that an event causes."""
     envelope = args.envelope
     because = Origin(envelope.workspace, envelope.runid, "event", envelope.id)
-    return _row(args, because, ids.derive(envelope.id, args.kind), traceparent=traceparent or envelope.traceparent)
+    return _row(args, because, job_of(envelope, type(args)), traceparent=traceparent or envelope.traceparent)
 
 
 def publish(session: Session, event: Event, *, subject: UUID) -> UUID:

@@ -8,17 +8,20 @@ from uuid import UUID
 import structlog
 from sqlmodel import Session
 
-from shared.db import Database, raw
+from shared.db import Database, is_outage, raw
 from shared.errors import LeaseLost, MillraceError, RetryLater, Snooze, Unavailable
 from shared.ledger import moves
 from shared.ledger.enqueue import Origin
 from shared.ledger.messages import Retry
 from shared.ledger.tasks import Task, Tasks
+from shared.ledger.values import storable, text_of
 
 log = structlog.get_logger(__name__)
 
 TRACEBACK_CHARACTERS = 8_000
 DETAIL_CHARACTERS = 2_000
+LONGEST_SECONDS = 24 * 3600.0
+"""A job waits for its next try at most so long, whatever Retry-After says."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,7 @@ class Held:
 def describe(error: BaseException) -> dict[str, Any]:
     """The reason of a failed attempt: code, detail, facts, and the traceback for the attempt's record.
 
-    Whatever the exception does when it is asked for its text, this answers; NUL, which jsonb refuses, is
-    dropped.
+    Whatever the exception and its facts are, this answers something that can be stored.
     """
     if isinstance(error, MillraceError):
         reason = error.reason()
@@ -52,26 +54,14 @@ def describe(error: BaseException) -> dict[str, Any]:
     else:
         reason = {"code": "attempt.error", "detail": _text(error)}
     lines = "".join(traceback.format_tb(error.__traceback__))[-TRACEBACK_CHARACTERS:]
-    described: dict[str, Any] = _clean({**reason, "type": type(error).__name__, "traceback": lines})
+    described: dict[str, Any] = storable(
+        {**reason, "type": type(error).__name__, "traceback": lines}, TRACEBACK_CHARACTERS
+    )
     return described
 
 
 def _text(error: BaseException) -> str:
-    try:
-        said = str(error)
-    except Exception:
-        said = "(its text could not be read)"
-    return f"{type(error).__name__}: {said}"[:DETAIL_CHARACTERS]
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_clean(str(key)): _clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
-    if isinstance(value, str):
-        return value.replace("\x00", "").encode("utf-8", "replace").decode()[:TRACEBACK_CHARACTERS]
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
+    return f"{type(error).__name__}: {text_of(error)}"[:DETAIL_CHARACTERS]
 
 
 def settle(database: Database, task: Task | None, job: moves.Claimed, error: BaseException) -> str:
@@ -86,8 +76,8 @@ def settle(database: Database, task: Task | None, job: moves.Claimed, error: Bas
         reason = {**reason, "attempts": job.attempt}
         held = Held(job.id, job.kind, job.attempt, job.crashes, job.max_attempts, job.workspace, job.run, job.args)
         return "failed" if fail(database, task, held, reason) else "lost"
-    policy = task.args.retry if task is not None else Retry()
-    after = error.after if isinstance(error, RetryLater) and error.after is not None else policy.delay(job.attempt)
+    named = error.after if isinstance(error, RetryLater) else None
+    after = _back_off(task, job) if named is None else _within_reason(named)
     with database.transaction() as session:
         held_still = moves.retry(raw(session), job.id, job.attempt, reason, after)
         session.info["wake"] = True
@@ -95,11 +85,23 @@ def settle(database: Database, task: Task | None, job: moves.Claimed, error: Bas
 
 
 def _snooze(database: Database, job: moves.Claimed, error: Snooze) -> str:
-    reason = {"code": "attempt.snoozed", "detail": error.detail}
+    reason = {"code": "attempt.snoozed", "detail": text_of(error.detail)[:DETAIL_CHARACTERS]}
     with database.transaction() as session:
-        held_still = moves.snooze(raw(session), job.id, job.attempt, reason, error.after)
+        held_still = moves.snooze(raw(session), job.id, job.attempt, reason, _within_reason(error.after))
         session.info["wake"] = True
     return "snoozed" if held_still else "lost"
+
+
+def _back_off(task: Task | None, job: moves.Claimed | Held) -> float:
+    """Seconds to the next try. Crashes and snoozes are no tries."""
+    policy = task.args.retry if task is not None else Retry()
+    left = job.max_attempts - (job.attempt - job.crashes)
+    return policy.delay(max(1, policy.max_attempts - left))
+
+
+def _within_reason(after: float) -> float:
+    """The other side may name any time, also none at all (NaN)."""
+    return min(after, LONGEST_SECONDS) if after > 0 else 0.0
 
 
 def fail(database: Database, task: Task | None, job: Held, reason: dict[str, Any], *, queued: bool = False) -> bool:
@@ -138,15 +140,9 @@ def _call_hook(session: Session, task: Task, job: Held, reason: dict[str, Any]) 
         task.on_failed(session, task.args.model_validate(job.args), shown)
         session.flush()
     except Exception as error:
-        if _is_outage(error):
+        if is_outage(error):
             raise
         raise HookFailed from error
-
-
-def _is_outage(error: Exception) -> bool:
-    from sqlalchemy.exc import DBAPIError
-
-    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def take_back(
@@ -161,8 +157,7 @@ def take_back(
     elif not crashed and job.attempt - job.crashes >= job.max_attempts:
         fail(database, task, job, {**reason, "attempts": job.attempt})
     else:
-        policy = task.args.retry if task is not None else Retry()
-        after = 0.0 if crashed else policy.delay(job.attempt)
+        after = 0.0 if crashed else _back_off(task, job)
         with database.transaction() as session:
             moves.release(raw(session), job.id, job.attempt, reason, after, crashed=crashed)
             session.info["wake"] = True

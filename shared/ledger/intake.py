@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from shared import telemetry
 from shared.contracts.envelope import Envelope
-from shared.db import Database, raw
-from shared.ledger.enqueue import event_job, insert
+from shared.db import Database, Row, raw
+from shared.ledger.enqueue import event_job, insert, job_of
 from shared.ledger.messages import EventArgs, Subscriptions
 
 log = structlog.get_logger(__name__)
@@ -39,21 +39,28 @@ class Intake:
         return self.take(events)
 
     def take(self, events: Iterable[Envelope]) -> int:
-        """Insert the jobs of events; the same event twice adds nothing."""
+        """Insert the jobs of events; the same event twice adds nothing, and leaves no second span."""
         wanted = [event for event in events if event.type in self._by_type]
-        rows = []
-        for event in wanted:
-            with telemetry.span(
-                f"receive {event.type}",
-                event.traceparent,
-                SpanKind.CONSUMER,
-                workspace=event.workspace,
-                event_id=str(event.id),
-            ):
-                for kind in self._by_type[event.type]:
-                    rows.append(event_job(kind(envelope=event), telemetry.traceparent()))
-        if rows:
-            with self._database.transaction() as session:
-                insert(raw(session), rows)
-                session.info["wake"] = True
+        if not wanted:
+            return 0
+        with self._database.transaction() as session:
+            connection = raw(session)
+            due = {job_of(event, kind): (event, kind) for event in wanted for kind in self._by_type[event.type]}
+            known = connection.execute("SELECT id FROM job WHERE id = ANY(%s)", (list(due),)).fetchall()
+            for row in known:
+                del due[row["id"]]
+            insert(connection, [_received(event, kind) for event, kind in due.values()])
+            session.info["wake"] = bool(due)
         return len(wanted)
+
+
+def _received(event: Envelope, kind: type[EventArgs]) -> Row:
+    """The job's row, below a span of its arrival."""
+    with telemetry.span(
+        f"receive {event.type}",
+        event.traceparent,
+        SpanKind.CONSUMER,
+        workspace=event.workspace,
+        event_id=str(event.id),
+    ):
+        return event_job(kind(envelope=event), telemetry.traceparent())

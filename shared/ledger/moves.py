@@ -34,16 +34,20 @@ def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed
     """Take those of `ids` that are queued and due, in the order of `ids`.
 
     What is not returned belongs to somebody else or is done: a second message finds nothing. Rows that
-    another claim holds are skipped, not waited for.
+    another claim holds are skipped, not waited for. A worker without a lease gets nothing: nobody would take
+    the jobs back from one that was never entered, and from one that lost its lease they would be at once.
     """
     rows = connection.execute(
-        """UPDATE job SET state = 'running', attempt = attempt + 1, worker = %s, started_at = now(), progress = NULL
-           FROM (SELECT id FROM job WHERE id = ANY(%s) AND state = 'queued' AND not_before <= now()
+        """UPDATE job SET state = 'running', attempt = attempt + 1, worker = %(worker)s, started_at = now(),
+                  progress = NULL
+           FROM (SELECT id FROM job WHERE id = ANY(%(ids)s) AND state = 'queued' AND not_before <= now()
+                   AND (deadline IS NULL OR deadline > now())
                  ORDER BY id FOR UPDATE SKIP LOCKED) AS due
-           WHERE job.id = due.id AND job.id = ANY(%s)
+           WHERE job.id = due.id AND job.id = ANY(%(ids)s)
+             AND EXISTS (SELECT 1 FROM worker WHERE worker.id = %(worker)s AND lease_until > now())
            RETURNING job.id, kind, attempt, max_attempts, crashes, args, workspace, run, traceparent, created_at,
                      deadline""",
-        (worker, ids, ids),
+        {"worker": worker, "ids": ids},
     ).fetchall()
     place = {id: n for n, id in enumerate(ids)}
     return [Claimed(**row) for row in sorted(rows, key=lambda row: place[row["id"]])]
@@ -85,6 +89,14 @@ def fence(connection: Statements, id: UUID, attempt: int) -> bool:
     """Whether the attempt still holds its job; until the transaction ends nobody can take it away."""
     row = connection.execute(
         "SELECT 1 FROM job WHERE id = %s AND attempt = %s AND state = 'running' FOR NO KEY UPDATE", (id, attempt)
+    ).fetchone()
+    return row is not None
+
+
+def holds(connection: Statements, id: UUID, attempt: int) -> bool:
+    """Whether the attempt holds its job at this moment; the next moment it may not."""
+    row = connection.execute(
+        "SELECT 1 FROM job WHERE id = %s AND attempt = %s AND state = 'running'", (id, attempt)
     ).fetchone()
     return row is not None
 

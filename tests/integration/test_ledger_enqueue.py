@@ -189,9 +189,7 @@ def test_the_second_of_two_requests_at_once_waits_for_the_first(toy: Toy, commit
 
     def waits() -> bool:
         return bool(
-            toy.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE application_name = 'second' AND wait_event_type = 'Lock'"
-            )
+            toy.execute("SELECT 1 FROM pg_stat_activity WHERE application_name = 'second' AND wait_event_type = 'Lock'")
         )
 
     with ThreadPoolExecutor(1) as pool:

@@ -171,7 +171,19 @@ def test_whatever_is_raised_is_recorded_and_tried_again(toy: Toy, error: BaseExc
 
 @pytest.mark.parametrize(
     "fact",
-    [float("nan"), float("-inf"), "nul\x00", "\ud800", {1: {2}}, Unspeakable(), 10**5000, endless(), deep(), b"\xff", object],
+    [
+        float("nan"),
+        float("-inf"),
+        "nul\x00",
+        "\ud800",
+        {1: {2}},
+        Unspeakable(),
+        10**5000,
+        endless(),
+        deep(),
+        b"\xff",
+        object,
+    ],
     ids=lambda fact: type(fact).__name__,
 )
 def test_a_named_failure_is_for_good_whatever_its_facts(toy: Toy, fact: Any) -> None:
@@ -182,9 +194,7 @@ def test_a_named_failure_is_for_good_whatever_its_facts(toy: Toy, fact: Any) -> 
 
 
 @pytest.mark.parametrize("stop", [SystemExit, KeyboardInterrupt])
-def test_a_worker_that_is_told_to_stop_gives_back_what_it_has_not_begun(
-    toy: Toy, stop: type[BaseException]
-) -> None:
+def test_a_worker_that_is_told_to_stop_gives_back_what_it_has_not_begun(toy: Toy, stop: type[BaseException]) -> None:
     jobs = [toy.enqueue(Do(name=str(n))) for n in range(3)]
 
     def body(attempt: Attempt, args: Do) -> None:

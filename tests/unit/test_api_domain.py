@@ -79,3 +79,7 @@ def test_is_cancelled_when_nothing_failed():
 def test_never_ends_on_the_word_of_some_services_alone():
     found = standing([Job("a", "succeeded")], [], ["reports"])
     assert (found.state, found.reason) == ("running", "reports cannot be asked")
+
+
+def test_is_not_taken_for_ended_before_any_of_its_jobs_is_known():
+    assert standing([], [], []).state == "running"

@@ -221,7 +221,7 @@ def test_a_failed_run_ends_with_its_reason(csv: Path, tmp_path: Path) -> None:
     journey, moved = travel(gateway, Witness(), csv)
     with pytest.raises(JourneyFailed, match=r"the run failed: ingest.dataset.load: The file is empty\.") as failed:
         journey.go(csv, "orders", tmp_path)
-    assert "millrace trace r" in str(failed.value)
+    assert "(run r)" in str(failed.value)
     assert moved[-1] == ("load", Progress.FAILED)
 
 

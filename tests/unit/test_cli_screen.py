@@ -148,7 +148,7 @@ def test_the_summary_tells_rows_files_deliveries_and_seconds(tmp_path: Path) -> 
     assert "upload 300 ms, render 2.00 s" in said
     assert summary.report_links(found) == [
         ("Report", str(tmp_path / "a.pdf"), ""),
-        ("Trace", "millrace trace run-1", ""),
+        ("Trace", "millrace trace", "run run-1"),
     ]
 
 

@@ -31,6 +31,12 @@ SERVICES = {
 """First part of the path → the service that has it."""
 
 
+def passes_on(path: str) -> bool:
+    """Whether the path is another service's."""
+    parts = path.split("/")
+    return len(parts) > 2 and parts[1] == "v1" and parts[2] in SERVICES
+
+
 @router.api_route("/v1/{resource}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 @router.api_route("/v1/{resource}/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 async def forward(resource: str, request: Request, caller: Principal = Depends(caller_of)) -> Response:

@@ -1,5 +1,6 @@
 """Runs, and the jobs of all services."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from sqlmodel import Session
 
 from services.api import operations, repository
-from services.api.domain import standing
+from services.api.domain import Standing, standing
 from services.api.models import Run
 from services.api.schemas import RunBody, RunPage, RunSummary
 from shared import ids
@@ -17,21 +18,32 @@ from shared.auth import Principal, issue
 from shared.contracts.envelope import Envelope
 from shared.db import raw
 from shared.errors import NotFound
-from shared.http import Caller, PageLimit, Transaction, requires
+from shared.http import PageLimit, requires
 from shared.http.bodies import JobBody, JobDetail, JobPage, RunPart
 from shared.ledger import queries
 
 router = APIRouter(tags=["runs"])
+LOOKED_AT = 10
+"""So many unfinished runs of a page are asked about: three requests each."""
+_SUMMARY = set(RunSummary.model_fields)
 Reader = Annotated[Principal, Depends(requires("read"))]
 
 
 @router.get("/v1/runs")
-def list_runs(caller: Caller.Read, session: Transaction, after: UUID | None = None, limit: PageLimit = 50) -> RunPage:
-    """The workspace's runs, newest first, as they stood when last looked at."""
-    assert caller.workspace is not None
-    rows = repository.list_runs(session, caller.workspace, after, limit + 1)
+async def list_runs(caller: Reader, request: Request, after: UUID | None = None, limit: PageLimit = 50) -> RunPage:
+    """The workspace's runs, newest first. Unfinished ones are looked at now, the first few of the page at least."""
+    rows = await to_thread.run_sync(_list_runs, caller, request, after, limit + 1)
     page = [RunSummary(**_summary(row)) for row in rows[:limit]]
-    return RunPage(items=page, next=page[-1].id if len(rows) > limit else None)
+    unfinished = [run.id for run in page if run.state == "running"][:LOOKED_AT]
+    now = {run.id: run for run in await asyncio.gather(*(show_run(caller, request, id) for id in unfinished))}
+    items = [RunSummary(**now[run.id].model_dump(include=_SUMMARY)) if run.id in now else run for run in page]
+    return RunPage(items=items, next=page[-1].id if len(rows) > limit else None)
+
+
+def _list_runs(caller: Principal, request: Request, after: UUID | None, limit: int) -> Sequence[Run]:
+    assert caller.workspace is not None
+    with request.app.state.database.transaction() as session:
+        return repository.list_runs(session, caller.workspace, after, limit)
 
 
 @router.get("/v1/runs/{id}")
@@ -56,8 +68,11 @@ def _show(
             run = Run(id=id, workspace=caller.workspace, trace_id=trace, state="running", created_at=ids.time_of(id))
         if unreachable:
             events = _with_recorded(session, id, events)
-        found = standing(jobs, events, unreachable)
-        operations.keep_standing(session, run, found)
+        if jobs or run.state == "running":
+            found = standing(jobs, events, unreachable)
+            operations.keep_standing(session, run, found)
+        else:  # its jobs have aged out of the ledgers
+            found = Standing(run.state, run.reason, run.finished_at)
         summary = _summary(run) | {"state": found.state, "reason": found.reason, "finished_at": found.finished_at}
     return RunBody(**summary, jobs=jobs, events=events, unreachable=unreachable)
 
