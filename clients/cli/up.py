@@ -72,7 +72,7 @@ def _run(state: State, stack: Stack, screen: Screen, demo: bool | None) -> None:
 def _demonstrate(state: State, stack: Stack, screen: Screen, wanted: bool | None) -> list[summary.Link]:
     """Sets up what is missing, and sends the sample unless it once succeeded."""
     gateway = ports.url(stack.ports["api"])
-    screen.title("Millrace is up; setting up the first workspace")
+    screen.title("Millrace is up; looking at its set-up")
     access = first_use.open_workspace(state, gateway, stack.secrets.keys["operator"])
     mailbox_url = ports.url(stack.ports["mailbox"])
     with Client(gateway, access["key"]) as client, Mailbox(mailbox_url, stack.secrets.passwords["web"]) as mailbox:

@@ -57,6 +57,8 @@ def _configuration(folder: Path, port: int, password: str) -> bytes:
         'save ""',
         "maxmemory-policy noeviction",
         "daemonize no",
+        # A title is written over the process's environment, and with it over the stack's mark.
+        "set-proc-title no",
         'logfile ""',
     )
     return "\n".join(lines).encode() + b"\n"

@@ -129,6 +129,10 @@ def test_valkey_asks_for_its_password_and_keeps_what_it_is_given(servers: Server
         client.set("kept", "yes")
 
 
+def test_both_keep_the_mark_by_which_a_crash_finds_them(servers: Servers) -> None:
+    assert {servers.pid("postgres"), servers.pid("valkey")} <= {process.pid for process in marked(servers.mark)}
+
+
 def test_data_survives_a_restart_and_a_kill(servers: Servers) -> None:
     with psycopg.connect(servers.admin) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS kept (n int)")

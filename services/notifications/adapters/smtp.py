@@ -269,7 +269,7 @@ class _Client(smtplib.SMTP):
         """Cut the connection after `seconds`; the event yielded tells whether that happened."""
         timer = threading.Timer(seconds, self._cut)
         timer.daemon = True
-        pass
+        timer.start()
         try:
             yield self._expired
         finally:

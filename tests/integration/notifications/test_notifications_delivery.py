@@ -1,12 +1,14 @@
 """From an event to mail and webhook: the jobs on real PostgreSQL, a real mailbox at the far end."""
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 from standardwebhooks import Webhook
 
-from services.notifications import tasks
+from services.notifications import operations, tasks
 from services.notifications.handlers import SUBSCRIPTIONS
 from shared import ids
+from shared.ledger.enqueue import Origin
 from shared.testing.http import TestApp
 from shared.testing.ledger import events, give_event, jobs, run_due
 from tests.integration.notifications.harness import (
@@ -88,6 +90,16 @@ def test_an_event_that_is_received_twice_is_told_once(service, mailbox):
     event, id = a_report(service, 10), ids.draw()
     tell(service, event, id=id)
     tell(service, event, id=id)
+    assert len(mails(mailbox)) == 1
+
+
+def test_matching_an_event_again_owes_nothing_more(service, mailbox):
+    make_rule(service, make_channel(service, "team", "email", to=["ann@example.com"]))
+    envelope = tell(service, a_report(service, 10))
+    origin = Origin(service.workspace, envelope.runid, "event", envelope.id)
+    with service.database.transaction(origin=origin) as session:
+        assert operations.match(session, envelope, datetime.now(UTC)) == 0
+    run_due(service.database, tasks.tasks)
     assert len(mails(mailbox)) == 1
 
 
