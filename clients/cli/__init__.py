@@ -1,7 +1,10 @@
 """The `millrace` command."""
 
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
+
+INTERRUPTED: Final = 130
+"""Exit code of a command that Ctrl-C or SIGTERM ended; typer answers it too."""
 
 
 def main() -> NoReturn:
@@ -19,7 +22,7 @@ def run(arguments: list[str]) -> int:
     from infra.local.errors import BadInputError, StackError
 
     try:
-        return int(app(arguments or ["--help"], prog_name="millrace", standalone_mode=False) or 0)
+        code = int(app(arguments or ["--help"], prog_name="millrace", standalone_mode=False) or 0)
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
     except CommandError as error:
@@ -32,13 +35,14 @@ def run(arguments: list[str]) -> int:
     except Unreachable as error:
         return _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+        code = INTERRUPTED
     except BrokenPipeError:
         # `millrace logs | head` has had enough.
         from clients.cli.screen import discard
 
         discard(sys.stdout)
         return 0
+    return _fail("interrupted", code) if code == INTERRUPTED else code
 
 
 def _fail(message: str, code: int) -> int:

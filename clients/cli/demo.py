@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +76,13 @@ def ephemeral(file: Path | None, *, as_json: bool, keep: bool) -> None:
     """
     given = given_file(file) if file else None
     os.umask(0o077)
-    reports = Path(tempfile.mkdtemp(prefix="millrace-report-"))
-    with _temporary(keep) as state, Lock(state), Interrupts() as interrupts, make_screen(quiet=as_json) as screen:
+    with (
+        Interrupts() as interrupts,
+        _reports() as reports,
+        _temporary(keep) as state,
+        Lock(state),
+        make_screen(quiet=as_json) as screen,
+    ):
         began = time.monotonic()
         # Flower is for people; nobody is here to look.
         stack = Stack(state, ports.free(), flower=False, lasting=keep, listener=screen.heard)
@@ -123,6 +128,17 @@ def _travel(
     screen.title(f"Sending {file.path.name}: {file.said}")
     screen.journey(journey.steps)
     return journey.go(file.path, file.dataset, reports)
+
+
+@contextmanager
+def _reports() -> Iterator[Path]:
+    """A folder for the report files, which stays when there are any."""
+    folder = Path(tempfile.mkdtemp(prefix="millrace-report-"))
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager

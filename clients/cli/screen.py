@@ -16,7 +16,7 @@ from clients.cli.board import Board, describe
 from clients.cli.journey import Progress, Step
 from infra.local.process import Status, View
 
-PLAIN_WIDTH = 160
+PLAIN_WIDTH = 400  # nobody looks at it through a window: long paths stay whole
 REFRESHES_A_SECOND = 8
 
 

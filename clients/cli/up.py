@@ -34,7 +34,7 @@ def up(folder: Path, base: int | None, chosen: Mapping[str, int], demo: bool | N
     os.umask(0o077)
     state = State(folder)
     state.create()
-    with Lock(state), Interrupts() as interrupts, make_screen() as screen:
+    with Interrupts() as interrupts, Lock(state), make_screen() as screen:
         stack = Stack(state, _ports(state, base, chosen), listener=screen.heard)
         screen.follow(stack.views)
         stack.start()

@@ -136,6 +136,7 @@ def list_datasets(
 
 @router.get("/v1/datasets/{id}")
 def show_dataset(caller: Caller.Read, session: Transaction, id: UUID) -> DatasetBody:
+    """One dataset as its newest version stands, with the profile of its columns."""
     assert caller.workspace is not None
     return _dataset(*operations.show_dataset(session, caller.workspace, id))
 

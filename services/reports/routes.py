@@ -49,6 +49,7 @@ def list_definitions(
 
 @router.get("/v1/definitions/{id}")
 def show_definition(caller: Caller.Read, session: Transaction, id: UUID) -> DefinitionBody:
+    """One definition, whole."""
     assert caller.workspace is not None
     return _definition(operations.show_definition(session, caller.workspace, id))
 
@@ -84,6 +85,7 @@ def list_renders(
 
 @router.get("/v1/renders/{id}")
 def show_render(caller: Caller.Read, session: Transaction, id: UUID) -> RenderBody:
+    """One render with its figures and files."""
     assert caller.workspace is not None
     found = operations.show_render(session, caller.workspace, id)
     return _render(found, operations.artifacts_of(session, [found])[id])

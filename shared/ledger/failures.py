@@ -104,30 +104,41 @@ def _within_reason(after: float) -> float:
     return min(after, LONGEST_SECONDS) if after > 0 else 0.0
 
 
-def fail(database: Database, task: Task | None, job: Held, reason: dict[str, Any], *, queued: bool = False) -> bool:
+def fail(
+    database: Database,
+    task: Task | None,
+    job: Held,
+    reason: dict[str, Any],
+    *,
+    queued: bool = False,
+    crashed: bool = False,
+) -> bool:
     """Fail a running (or `queued`) job for good, with what its failure means to the service, in one transaction.
 
     A failure hook that fails itself must not leave the job without an end: it is left out, and said.
     """
     try:
-        return _fail(database, task, job, reason, queued)
+        return _fail(database, task, job, reason, queued, crashed)
     except Exception as error:
         if task is None or task.on_failed is None or not isinstance(error, HookFailed):
             raise
         log.error("failure hook failed", job=str(job.id), kind=job.kind, exc_info=error.__cause__)
-        return _fail(database, None, job, {**reason, "hook": _text(error.__cause__ or error)}, queued)
+        return _fail(database, None, job, {**reason, "hook": _text(error.__cause__ or error)}, queued, crashed)
 
 
 class HookFailed(Exception):
     """A service's failure hook raised; its cause says what."""
 
 
-def _fail(database: Database, task: Task | None, job: Held, reason: dict[str, Any], queued: bool) -> bool:
+def _fail(
+    database: Database, task: Task | None, job: Held, reason: dict[str, Any], queued: bool, crashed: bool
+) -> bool:
     with database.transaction(origin=job.origin) as session:
         connection = raw(session)
-        moved = (
-            moves.give_up(connection, job.id, reason) if queued else moves.fail(connection, job.id, job.attempt, reason)
-        )
+        if queued:
+            moved = moves.give_up(connection, job.id, reason)
+        else:
+            moved = moves.fail(connection, job.id, job.attempt, reason, crashed=crashed)
         if moved and task is not None and task.on_failed is not None:
             _call_hook(session, task, job, reason)
     return moved
@@ -153,7 +164,7 @@ def take_back(
     task = tasks.by_kind.get(job.kind)
     if crashed and job.crashes + 1 >= max_crashes:
         detail = f"Its worker died {job.crashes + 1} times while running it. Last: {reason['detail']}"
-        fail(database, task, job, {"code": "job.quarantined", "detail": detail})
+        fail(database, task, job, {"code": "job.quarantined", "detail": detail}, crashed=True)
     elif not crashed and job.attempt - job.crashes >= job.max_attempts:
         fail(database, task, job, {**reason, "attempts": job.attempt})
     else:

@@ -1,17 +1,22 @@
 """A worker's lease: one row renewed for all it runs, and the search for jobs that it no longer runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
-from shared.db import Database, Statements
+from shared.db import Database, Statements, is_outage
 from shared.ledger import moves
 from shared.ledger.failures import Held, fail, take_back
 from shared.ledger.tasks import Tasks
 
 log = structlog.get_logger(__name__)
+
+OVERTIME_SECONDS = 30.0
+"""So long after its time limit, whoever still runs a job has lost it. Celery kills pool processes before."""
+UNRECORDED = ("attempt.unrecorded", "The attempt ended and its outcome could not be recorded.")
 
 
 def renew(connection: Statements, worker: UUID, name: str, seconds: float) -> None:
@@ -70,29 +75,31 @@ class Keeper:
     def round(self, connection: Statements) -> None:
         renew(connection, self._worker, self._name, self._lease)
         held = connection.execute(
-            """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args FROM job
-               WHERE worker = %s AND state = 'running'""",
+            """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args,
+                      extract(epoch FROM now() - started_at)::float AS seconds
+               FROM job WHERE worker = %s AND state = 'running'""",
             (self._worker,),
         ).fetchall()
         in_hand = self._in_hand()
         for row in held:
+            seconds = row.pop("seconds")
             if row["id"] not in in_hand:
-                self._take_back(Held(**row))
+                self._take_back(Held(**row), *self._reasons.pop(row["id"], UNRECORDED))
+            elif seconds > self._time_limit(row["kind"]):
+                detail = f"It ran past its time limit, for {seconds:.0f} s, and could not be stopped."
+                self._take_back(Held(**row), "attempt.time_limit", detail)
         self._reasons = {id: reason for id, reason in self._reasons.items() if id in in_hand}
 
-    def _take_back(self, job: Held) -> None:
-        code, detail = self._reasons.pop(
-            job.id, ("attempt.unrecorded", "The attempt ended and its outcome could not be recorded.")
-        )
+    def _time_limit(self, kind: str) -> float:
+        """Seconds. A pool process has been killed by then; a thread cannot be, but its job need not wait for it."""
+        task = self._tasks.by_kind.get(kind)
+        return task.time_limit + OVERTIME_SECONDS if task is not None else float("inf")
+
+    def _take_back(self, job: Held, code: str, detail: str) -> None:
         log.warning("job taken back", job=str(job.id), kind=job.kind, attempt=job.attempt, code=code)
-        take_back(
-            self._database,
-            self._tasks,
-            job,
-            {"code": code, "detail": detail},
-            self._max_crashes,
-            crashed=code == "worker.lost",
-        )
+        reason, crashed = {"code": code, "detail": detail}, code == "worker.lost"
+        with _alone(job):
+            take_back(self._database, self._tasks, job, reason, self._max_crashes, crashed=crashed)
 
 
 def reap(database: Database, connection: Statements, tasks: Tasks, max_crashes: int) -> int:
@@ -102,7 +109,9 @@ def reap(database: Database, connection: Statements, tasks: Tasks, max_crashes: 
         name = row.pop("worker")
         log.warning("lease lost", job=str(row["id"]), kind=row["kind"], attempt=row["attempt"], worker=name)
         reason = {"code": "worker.lost", "detail": f"Worker {name} stopped renewing its lease."}
-        take_back(database, tasks, Held(**row), reason, max_crashes)
+        job = Held(**row)
+        with _alone(job):
+            take_back(database, tasks, job, reason, max_crashes)
     return len(found)
 
 
@@ -111,5 +120,18 @@ def expire(database: Database, connection: Statements, tasks: Tasks) -> int:
     found = moves.overdue(connection)
     for row in found:
         reason = {"code": "job.deadline", "detail": "Its deadline passed before it was started."}
-        fail(database, tasks.by_kind.get(row["kind"]), Held(**row), reason, queued=True)
+        job = Held(**row)
+        with _alone(job):
+            fail(database, tasks.by_kind.get(job.kind), job, reason, queued=True)
     return len(found)
+
+
+@contextmanager
+def _alone(job: Held) -> Iterator[None]:
+    """One job that cannot be decided about must not hold up the others; an outage holds up all."""
+    try:
+        yield
+    except Exception as error:
+        if is_outage(error):
+            raise
+        log.exception("job not moved", job=str(job.id), kind=job.kind)

@@ -111,15 +111,15 @@ def snooze(connection: Statements, id: UUID, attempt: int, error: dict[str, Any]
     return _leave(connection, id, attempt, "queued", "snoozed", error, after, granted=1)
 
 
-def fail(connection: Statements, id: UUID, attempt: int, error: dict[str, Any]) -> bool:
-    """`running → failed`, for good."""
-    return _leave(connection, id, attempt, "failed", "failed", error, 0)
+def fail(connection: Statements, id: UUID, attempt: int, error: dict[str, Any], *, crashed: bool = False) -> bool:
+    """`running → failed`, for good; `crashed`: its worker died with it."""
+    return _leave(connection, id, attempt, "failed", "failed", error, 0, crashes=int(crashed))
 
 
 def release(
     connection: Statements, id: UUID, attempt: int, error: dict[str, Any], after: float = 0.0, *, crashed: bool
 ) -> bool:
-    """`running → queued`: its worker is gone (`crashed`), or gives the job back unbegun."""
+    """`running → queued`: its worker is gone (`crashed`), or does not run it any more."""
     return _leave(connection, id, attempt, "queued", "lost", error, after, crashes=int(crashed))
 
 
@@ -165,11 +165,12 @@ def _leave(
 
 
 def abandoned(connection: Statements, limit: int = 500) -> list[Row]:
-    """Running jobs whose worker's lease has run out."""
+    """Running jobs whose worker's lease has run out, or whose worker nobody knows."""
     return connection.execute(
-        """SELECT job.id, kind, attempt, crashes, max_attempts, workspace, run, args, worker.name AS worker
-           FROM job JOIN worker ON worker.id = job.worker
-           WHERE job.state = 'running' AND worker.lease_until < now() LIMIT %s""",
+        """SELECT job.id, kind, attempt, crashes, max_attempts, workspace, run, args,
+                  coalesce(worker.name, job.worker::text) AS worker
+           FROM job LEFT JOIN worker ON worker.id = job.worker
+           WHERE job.state = 'running' AND coalesce(worker.lease_until, '-infinity') < now() LIMIT %s""",
         (limit,),
     ).fetchall()
 

@@ -163,7 +163,7 @@ def test_the_state_machine_has_the_moves_that_the_database_allows():
 
 def test_the_front_page_says_in_ten_lines_what_it_is():
     paragraphs = text("README.md").split("\n## ")[0].splitlines()[1:]
-    assert len([line for line in paragraphs if line]) <= 12
+    assert len([line for line in paragraphs if line]) <= 10
 
 
 @pytest.mark.parametrize("service", SERVICES)

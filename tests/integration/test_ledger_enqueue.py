@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -25,12 +26,17 @@ class Abandoned(Exception):
 def test_what_is_rolled_back_never_runs(toy: Toy) -> None:
     ran: list[UUID] = []
     tasks = tasks_of(lambda attempt, args: ran.append(attempt.job.id))
-    with pytest.raises(Abandoned), toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
-        job = enqueue(session, Do())
-        publish(session, ThingDone(name="a"), subject=job)
-        session.flush()
-        raise Abandoned
-    toy.run(tasks, job)
+    owed: list[UUID] = []
+
+    def abandon() -> None:
+        with toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
+            owed.append(enqueue(session, Do()))
+            publish(session, ThingDone(name="a"), subject=owed[0])
+            raise Abandoned
+
+    with pytest.raises(Abandoned):
+        abandon()
+    toy.run(tasks, *owed)
     assert ran == []
     assert toy.execute("SELECT id FROM job UNION ALL SELECT id FROM event") == []
 
@@ -117,7 +123,7 @@ def test_the_same_instant_in_another_zone_derives_the_same_id() -> None:
 def test_committed_work_is_announced_and_rolled_back_work_is_not(toy: Toy) -> None:
     with toy.connect() as ears:
         ears.execute("LISTEN millrace_toy")
-        with pytest.raises(Abandoned), toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
+        with suppress(Abandoned), toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
             enqueue(session, Do())
             raise Abandoned
         assert list(ears.notifies(timeout=0.3, stop_after=1)) == []
@@ -131,7 +137,8 @@ def test_announcing_survives_the_loss_of_its_connection(toy: Toy) -> None:
         toy.enqueue()
         assert len(list(ears.notifies(timeout=5, stop_after=1))) == 1
         toy.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_notify%%' AND usename = user"
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE query LIKE 'SELECT pg_notify%%' AND usename = user"""
         )
 
         def heard() -> bool:
@@ -165,7 +172,7 @@ def test_keys_are_a_workspaces_own(toy: Toy) -> None:
 
 
 def test_a_key_whose_request_failed_is_free(toy: Toy) -> None:
-    with pytest.raises(Abandoned), toy.database.transaction() as session:
+    with suppress(Abandoned), toy.database.transaction() as session:
         remember(session, toy.workspace, "key", "print", {})
         raise Abandoned
     with toy.database.transaction() as session:
@@ -193,13 +200,10 @@ def test_the_second_of_two_requests_at_once_waits_for_the_first(toy: Toy, commit
         )
 
     with ThreadPoolExecutor(1) as pool:
-        try:
-            with toy.database.transaction() as session:
-                assert remember(session, toy.workspace, "key", "print", {"by": "first"}) is None
-                later = pool.submit(second, toy.database)
-                until(waits)
-                if not commits:
-                    raise Abandoned
-        except Abandoned:
-            pass
+        with suppress(Abandoned), toy.database.transaction() as session:
+            assert remember(session, toy.workspace, "key", "print", {"by": "first"}) is None
+            later = pool.submit(second, toy.database)
+            until(waits)
+            if not commits:
+                raise Abandoned
         assert later.result(10) == ({"by": "first"} if commits else None)

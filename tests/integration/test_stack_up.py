@@ -108,7 +108,7 @@ def test_it_sets_up_sends_the_sample_and_says_what_happened(up: Up) -> None:
     assert re.search(r"\d{3},\d{3} rows loaded, [1-9]\d* rejected", said)
     assert re.search(r"Report +3 files", said)
     assert re.search(r"Mail +delivered to team@millrace.localhost +1 attempt", said)
-    assert re.search(r"Webhook +delivered to 127\.0\.0\.1\S* +1 attempt", said)
+    assert re.search(r"Webhook +delivered to http://127\.0\.0\.1\S* +1 attempt", said)
     assert re.search(r"Time .*upload .*load .*render .*mail .*webhook", said)
     for where in ("API docs", "Mailbox", "Flower", "Trace", "Report"):
         assert re.search(rf"{where} +\S+", said)

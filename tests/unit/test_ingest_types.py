@@ -1,6 +1,7 @@
 """Typing: what each type accepts (against Python's own parsers), and which type a column gets."""
 
-from datetime import date, datetime, timedelta
+import re
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
 from pathlib import Path
@@ -14,7 +15,9 @@ from services.ingest.adapters.engine import literal, opened
 from services.ingest.domain import CANDIDATES, NUMBERS, SHARES_VALUES_WITH, ColumnType, Kind, Tally, can_still_be
 from tests.unit.ingest_loading import load
 
-POOL = """
+POOL = re.findall(
+    r"\S+",
+    """
 0 -0 1 -12 +5 007 -007 00 9223372036854775807 -9223372036854775808 9223372036854775808 12345678901234567890
 1.5 -0.25 .5 -.5 5. 0.10 00.5 1,5 1_000 0x10 1e3 1E-3 -1.5e+10 1e999 1e-999 0e-999 1e 999999999999999.5
 123456789012345 1234567890123456 12345678901234567890123456789012345678 123456789012345678901234567890123456789
@@ -25,8 +28,19 @@ true TRUE False tRuE t yes 1. . - -. e5 ١٢ １２
 2024-02-29T24:00:00 2024-02-29T23:59:60 2024-02-30T10:00:00 2024-02-29t10:00 2024-02-29T1:05 2024-02-29T13:05:59.
 2024-02-29T13:05Z 2024-02-29T13:05:59+05:30 2024-02-29T13:05:59-0800 2024-02-29T13:05:59+05 2024-02-29T13:05:59+15:00
 0001-01-01T00:00:00+14:00 9999-12-31T23:59:59-14:00 2024-02-29T13:05:59z 2024-02-29T13:05:59+5 2024-02-29T
-""".split()
-POOL += [" 5", "5 ", "1 000", "2024-02-29 13:05:59", "2024-02-29  13:05:59", "2024-02-29 13:05:59 Z", "a'b", "5\n", "\n"]
+""",
+)
+POOL += [
+    " 5",
+    "5 ",
+    "1 000",
+    "2024-02-29 13:05:59",
+    "2024-02-29  13:05:59",
+    "2024-02-29 13:05:59 Z",
+    "a'b",
+    "5\n",
+    "\n",
+]
 values = st.one_of(
     st.text(st.sampled_from("0123456789-+.eE:TZ "), min_size=1, max_size=24),
     st.sampled_from(POOL).flatmap(lambda value: st.sampled_from([value, value[:-1], value + "0", "-" + value])),
@@ -66,7 +80,7 @@ def _double(value: str) -> bool:
     mantissa, _, exponent = value.replace("E", "e").partition("e")
     if not _plain_number(mantissa) or ("e" in value.lower() and not exponent):
         return False
-    if exponent and not (exponent.lstrip("+-").isdigit() and len(exponent.lstrip("+-")) <= 4 and int(exponent) is not None):
+    if exponent and not (exponent.lstrip("+-").isdigit() and len(exponent.lstrip("+-")) <= 4):
         return False
     if mantissa == value and "." not in value and len(value.removeprefix("-")) >= 16:
         return False
@@ -83,11 +97,10 @@ def _clock(value: str) -> datetime:
     clock, point, fraction = value[11:].partition(".")
     if point and (not fraction.isdigit() or fraction[6:].strip("0") or not fraction.isascii()):
         raise ValueError(value)
-    known = "%H:%M" if len(clock) == 5 and not point else "%H:%M:%S"
-    time = datetime.strptime(clock, known)
-    if len(clock) not in (5, 8) or time.strftime(known) != clock:
+    told = time.fromisoformat(clock)
+    if told.tzinfo or told.isoformat("minutes" if len(clock) == 5 and not point else "seconds") != clock:
         raise ValueError(value)
-    return datetime.combine(date.fromisoformat(value[:10]), time.time())
+    return datetime.combine(date.fromisoformat(value[:10]), told)
 
 
 def _timestamp(value: str) -> bool:
@@ -221,7 +234,7 @@ def test_a_fraction_in_a_column_of_whole_numbers_is_rejected_and_not_rounded():
 
 def test_zoned_times_are_stored_in_utc():
     stored = load("id,at\n1,2024-03-01T00:30:00+02:00\n2,2024-03-01T00:30:00Z\n")
-    assert [row[1] for row in stored.rows] == [datetime(2024, 2, 29, 22, 30), datetime(2024, 3, 1, 0, 30)]
+    assert [row[1].isoformat() for row in stored.rows] == ["2024-02-29T22:30:00", "2024-03-01T00:30:00"]
     assert stored.result.columns[1].zoned
 
 

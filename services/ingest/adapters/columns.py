@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.ingest.adapters.engine import Engine, literal
+from services.ingest.adapters.engine import Engine, literal, parquet
 from services.ingest.domain import (
     CANDIDATES,
     LEADING_ZERO,
@@ -92,7 +92,7 @@ def _count(engine: Engine, asked: Mapping[int, Sequence[Kind]], files: Sequence[
     for start in range(0, len(columns), COLUMNS_A_QUERY):
         part = {i: asked[i] for i in columns[start : start + COLUMNS_A_QUERY]}
         terms = [term for i, kinds in part.items() for term in _terms(f"c{i}", kinds)]
-        counted = iter(engine.row(f"SELECT {', '.join(terms)} FROM {text_files(files)}"))
+        counted = iter(engine.row(f"SELECT {', '.join(terms)} FROM {parquet(files)}"))
         for i, kinds in part.items():
             values = next(counted)
             fitting = {kind: next(counted) for kind in kinds}
@@ -191,8 +191,3 @@ def converted(column_type: ColumnType, column: str) -> str:
             return f"make_timestamp(epoch_us(CAST({column} AS TIMESTAMPTZ)))"
         case kind:
             return f"CAST({column} AS {kind.value.upper()})"
-
-
-def text_files(files: Sequence[str]) -> str:
-    """The text files as a table."""
-    return f"read_parquet([{', '.join(literal(file) for file in files)}])"

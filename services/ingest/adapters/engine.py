@@ -46,6 +46,7 @@ def opened(scratch: Path, files: Sequence[Path]) -> Iterator[Engine]:
             "preserve_insertion_order = true",
             # Text with an offset is read as an instant; nothing depends on the machine's zone.
             "TimeZone = 'UTC'",
+            "parquet_metadata_cache = true",
             "autoinstall_known_extensions = false",
             "autoload_known_extensions = false",
             "allow_community_extensions = false",
@@ -63,6 +64,11 @@ def opened(scratch: Path, files: Sequence[Path]) -> Iterator[Engine]:
 def literal(value: str | Path) -> str:
     """A string literal of SQL. DuckDB knows no escapes in it but the doubled quote."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def parquet(files: Sequence[str | Path]) -> str:
+    """Parquet files as one table, whatever they are called."""
+    return f"read_parquet([{', '.join(literal(file) for file in files)}])"
 
 
 def identifier(name: str) -> str:

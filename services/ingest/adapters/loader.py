@@ -16,8 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from services.ingest.adapters.columns import Decision, converted, decide, fits, text_files
-from services.ingest.adapters.engine import Engine, identifier, literal, opened
+from services.ingest.adapters.columns import Decision, converted, decide, fits
+from services.ingest.adapters.engine import Engine, identifier, literal, opened, parquet
 from services.ingest.adapters.profile import ColumnProfile, profile
 from services.ingest.adapters.rejects import RejectFile, write_rejects
 from services.ingest.adapters.rows import MAX_ROW_BYTES
@@ -164,7 +164,7 @@ class _Parts:
             out.writelines(batch.parts)
         batch.parts.clear()
         self._engine.copy(_parsed(rows, self._header, parallel=batch.simple), file, self._format)
-        counted = self._engine.row(f"SELECT count(*), coalesce(sum(line), 0) FROM {literal(file)}")
+        counted = self._engine.row(f"SELECT count(*), coalesce(sum(line), 0) FROM {parquet([file])}")
         if counted != (batch.rows, batch.lines):
             # A bug in one of the two parsers, never the user's doing: fail loudly rather than lose a row.
             raise RuntimeError(f"stored (rows, sum of lines) {counted}, expected {(batch.rows, batch.lines)}")
@@ -195,12 +195,12 @@ def _typed(text: _Text, decisions: Sequence[Decision]) -> str:
         for i, decision in enumerate(decisions)
         if decision.misfits
     ]
-    return f"SELECT {columns} FROM {text_files(text.files)} WHERE {' AND '.join(conditions) or 'true'}"
+    return f"SELECT {columns} FROM {parquet(text.files)} WHERE {' AND '.join(conditions) or 'true'}"
 
 
 def _none_valid(engine: Engine, rejects: Path, rows: int) -> NoValidRows:
     text, line, count = engine.row(
-        f"SELECT arg_min(text, line), min(line), count(*) FROM {literal(rejects)} "
+        f"SELECT arg_min(text, line), min(line), count(*) FROM {parquet([rejects])} "
         "GROUP BY code ORDER BY count(*) DESC, code LIMIT 1"
     )
     detail = f"All {rows:,} rows were rejected; {count:,} times as on line {line:,}: {text}"

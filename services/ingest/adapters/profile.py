@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from services.ingest.adapters.engine import Engine, identifier, literal
+from services.ingest.adapters.engine import Engine, identifier, parquet
 from services.ingest.domain import NUMBERS, ColumnType, Kind
 
 TOP_VALUES: Final = 10
@@ -44,7 +44,7 @@ def profile(engine: Engine, table: Path, names: Sequence[str], types: Sequence[C
     for start in range(0, len(names), COLUMNS_A_QUERY):
         part = list(zip(names, types, strict=True))[start : start + COLUMNS_A_QUERY]
         terms = [term for name, kind in part for term in _terms(identifier(name), kind)]
-        counted = iter(engine.row(f"SELECT count(*), {', '.join(terms)} FROM {literal(table)}"))
+        counted = iter(engine.row(f"SELECT count(*), {', '.join(terms)} FROM {parquet([table])}"))
         rows = next(counted)
         for name, kind in part:
             values, distinct, low, high, mean, longest = (next(counted) for _ in range(6))
@@ -83,7 +83,7 @@ def _top(engine: Engine, table: Path, name: str) -> list[dict[str, Any]]:
     """Equal counts are told in the order of the values, so that the same file has the same profile."""
     column = identifier(name)
     counted = engine.rows(
-        f"SELECT CAST({column} AS VARCHAR), count(*) FROM {literal(table)} WHERE {column} IS NOT NULL "
+        f"SELECT CAST({column} AS VARCHAR), count(*) FROM {parquet([table])} WHERE {column} IS NOT NULL "
         f"GROUP BY {column} ORDER BY count(*) DESC, {column} LIMIT {TOP_VALUES}"
     )
     return [{"value": value, "count": count} for value, count in counted]

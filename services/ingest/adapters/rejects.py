@@ -6,8 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from services.ingest.adapters.columns import COLUMNS_A_QUERY, Decision, fits, text_files
-from services.ingest.adapters.engine import Engine, literal
+from services.ingest.adapters.columns import COLUMNS_A_QUERY, Decision, fits
+from services.ingest.adapters.engine import Engine, literal, parquet
 from services.ingest.adapters.rows import MAX_ROW_BYTES, MAX_VALUE_CHARS
 from services.ingest.adapters.splitter import Reject
 from services.ingest.domain import Kind
@@ -62,7 +62,7 @@ def write_rejects(
         columns = strict[start : start + COLUMNS_A_QUERY]
         engine.copy(_type_rejects(columns, names, decisions, files), part, "COMPRESSION lz4")
         parts.append(str(part))
-    queries = [_shape_rejects(shapes, names)] + ([f"SELECT * FROM {text_files(parts)}"] if parts else [])
+    queries = [_shape_rejects(shapes, names)] + ([f"SELECT * FROM {parquet(parts)}"] if parts else [])
     select = f'SELECT line, "column", "value", code, "text" FROM ({" UNION ALL ".join(queries)}) ORDER BY line, place'
     return engine.copy(select, target, "COMPRESSION zstd")
 
@@ -92,6 +92,6 @@ def _type_rejects(
     )
     return (
         'SELECT line, r.place, r.name AS "column", r.given AS "value", r.code AS code, r.said AS "text" FROM '
-        f"(SELECT line, unnest([{found}]) AS r FROM {text_files(files)} WHERE {' OR '.join(bad.values())}) "
+        f"(SELECT line, unnest([{found}]) AS r FROM {parquet(files)} WHERE {' OR '.join(bad.values())}) "
         "WHERE r IS NOT NULL"
     )

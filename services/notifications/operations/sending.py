@@ -21,7 +21,7 @@ from services.notifications.models import Channel, Delivery, DeliveryAttempt, Me
 from services.notifications.operations.matching import failed
 from services.notifications.settings import NotificationsSettings
 from shared import telemetry
-from shared.contracts.envelope import Reason
+from shared.contracts.envelope import Envelope, Reason
 from shared.contracts.notifications import MessageDelivered
 from shared.errors import NotFound, RetryLater
 from shared.ledger.enqueue import publish
@@ -124,11 +124,12 @@ def send(order: Order, settings: NotificationsSettings, objects: ObjectStore) ->
 def _send_webhook(order: Order, settings: NotificationsSettings, objects: ObjectStore) -> Outcome:
     assert order.url is not None
     assert order.secret is not None
+    event = {name: order.event[name] for name in Envelope.model_fields if name in order.event}  # in a reader's order
     return adapters.send_webhook(
         order.url,
         order.secret,
         str(order.delivery),
-        json.dumps(order.event, ensure_ascii=False).encode("utf-8", "replace"),
+        json.dumps(event, ensure_ascii=False).encode("utf-8", "replace"),
         telemetry.traceparent(),
         settings.allowed_networks,
         media_type=WEBHOOK_MEDIA_TYPE,
