@@ -28,8 +28,7 @@ lint: setup ## Style, types and boundaries.
 	$(BIN)/lint-imports
 
 lock: $(VENV)/.uv ## Write the lock files anew, with the newest versions that fit.
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade requirements/bootstrap.in -o requirements/bootstrap.lock
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --group dev pyproject.toml -o requirements/dev.lock
+	PATH="$(abspath $(BIN)):$$PATH" requirements/compile --upgrade
 
 clean: ## Remove the virtual environment and caches; the stack's data in .millrace stays.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -42,7 +42,6 @@ class Settings(BaseSettings):
     """How often a consumer reads its producers' feeds for events that the broker lost."""
     max_crashes: int = Field(default=3, ge=1)
     """A job whose worker died so often is quarantined."""
-    retention_days: int = Field(default=35, ge=7)
 
     @cached_property
     def dsn(self) -> str:

@@ -96,7 +96,10 @@ class Journey:
         check: Callable[[], None] = lambda: None,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        """`check` is called while waiting and may raise when waiting is in vain; `timeout` in seconds."""
+        """`check` is called while waiting and may raise when waiting is in vain.
+
+        `timeout`: given up when nothing has moved for so many seconds; a large file may take its hours.
+        """
         self._client, self._mailbox, self._changed = client, mailbox, changed
         self._check, self._timeout = check, timeout
         self._upload = Step("upload", "Upload", "bytes")
@@ -116,8 +119,8 @@ class Journey:
         accepted = self._send(path, dataset)
         run = accepted["run"]["id"]
         try:
-            found = self._follow(run, began + self._timeout)
-            deliveries = self._arrivals(run, began + self._timeout)
+            found = self._follow(run)
+            deliveries = self._arrivals(run)
         except JourneyFailed:
             self._fail_open_steps()
             raise
@@ -147,17 +150,21 @@ class Journey:
         self._set(self._upload, Progress.DONE)
         return accepted
 
-    def _follow(self, run: str, deadline: float) -> Json:
+    def _follow(self, run: str) -> Json:
         """The run, once it has ended well. Raises JourneyFailed."""
+        seen: list[Json] = []
+        deadline = time.monotonic() + self._timeout
         while True:
             found = self._ask(run)
             if found:
                 self._show(found)
+                if (marks := _marks(found)) != seen:
+                    seen, deadline = marks, time.monotonic() + self._timeout
                 if found["state"] == "succeeded":
                     return found
                 if found["state"] != "running":
                     raise JourneyFailed(f"the run {found['state']}: {found['reason'] or 'no reason given'}", run)
-            self._wait(deadline, f"the run did not end within {self._timeout:.0f} seconds", run)
+            self._wait(deadline, f"nothing has moved for {self._timeout:.0f} seconds", run)
 
     def _ask(self, run: str) -> Json | None:
         try:
@@ -189,8 +196,9 @@ class Journey:
         else:
             self._set(step, Progress.WAITING, note=_retrying(jobs) or "queued")
 
-    def _arrivals(self, run: str, deadline: float) -> list[Json]:
+    def _arrivals(self, run: str) -> list[Json]:
         """Waits until the mailbox holds what was delivered. Raises JourneyFailed."""
+        deadline = time.monotonic() + self._timeout
         while True:
             deliveries = list(self._client.deliveries(run))
             for delivery in deliveries:
@@ -258,6 +266,11 @@ class Journey:
 def dataset_name(path: Path) -> str:
     """A dataset's name from a file's: lower case, words joined by hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:60] or "data"
+
+
+def _marks(run: Json) -> list[Json]:
+    """What changes of a run while something moves."""
+    return [{name: job[name] for name in ("kind", "state", "attempt", "progress")} for job in run["jobs"]]
 
 
 def _retrying(jobs: Iterable[Json]) -> str:

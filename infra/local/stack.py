@@ -18,6 +18,7 @@ from infra.local.process import Process, View
 from infra.local.secrets import SERVICES
 from infra.local.state import State
 from infra.local.supervisor import Supervisor
+from infra.local.watchdog import sweep
 
 ROOT: Final = Path(__file__).parents[2]
 WEB_USER: Final = "millrace"
@@ -56,6 +57,8 @@ class Stack:
 
     def start(self) -> None:
         """Starts everything and returns at once. Raises PortTaken when a port is in use."""
+        # What a killed stack left running would hold the very ports.
+        sweep(self.secrets.stack)
         ports.check(self.ports)
         self.state.write("stack.json", {"ports": self.ports, "pid": os.getpid(), "started": time.time()})
         self._supervisor.start()

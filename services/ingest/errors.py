@@ -43,3 +43,9 @@ class NoValidRows(FileRefused):
     """Every data row was rejected. Facts: `rows_rejected`. The rejects file is written all the same."""
 
     code, title = "csv.no_valid_rows", "No row could be loaded"
+
+
+class TooMuchMemory(FileRefused):
+    """Within the limits of cells, rows and columns, and still more than the engine can hold at once."""
+
+    code, title = "csv.too_much_memory", "The file needs too much memory"

@@ -100,6 +100,7 @@ def complete_load(session: Session, loading: Loading, loaded: LoadResult) -> Non
     """The version is ready, and everyone is told."""
     version = loading.version
     version.state = "ready"
+    version.reason = None  # the job may have failed before, and been driven again
     version.object = loading.key("data")
     version.rejects = loading.key("rejects")
     version.rows_loaded = loaded.rows_loaded
@@ -125,6 +126,7 @@ def fail_load(session: Session, args: LoadDataset, reason: dict[str, Any]) -> No
     version = loading.version
     version.state = "failed"
     version.reason = reason
+    version.object = version.rows_loaded = version.columns = None
     version.rows_rejected = reason.get("rows_rejected")
     version.rejects = loading.key("rejects") if reason["code"] == NoValidRows.code else None
     version.finished_at = datetime.now(UTC)

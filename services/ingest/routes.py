@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 
 from services.ingest import operations, repository
@@ -27,13 +27,12 @@ from services.ingest.schemas import (
     VersionPage,
 )
 from shared.auth import Principal
-from shared.errors import NotFound, TooLarge, UnsupportedMediaType
-from shared.http import Accepted, Caller, PageLimit, Transaction, requires
+from shared.errors import MillraceError, NotFound, TooLarge, UnsupportedMediaType
+from shared.http import Accepted, Caller, PageLimit, Transaction
 from shared.http.dependencies import begin_run
 from shared.ledger.enqueue import remember
 
 router = APIRouter(tags=["datasets"])
-Writer = Annotated[Principal, Depends(requires("write"))]
 Name = Annotated[str, Query(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 MEDIA_TYPES = ("text/csv", "application/csv", "text/plain", "application/octet-stream")
@@ -49,28 +48,30 @@ class Repeated(Exception):
 
 @router.post("/v1/datasets", status_code=202, response_model=AcceptedDataset, openapi_extra=CSV_BODY)
 async def upload_dataset(
-    caller: Writer, request: Request, name: Name, idempotency_key: IdempotencyKey = None
+    caller: Caller.Write, request: Request, name: Name, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
     """Send a CSV as the body. It is stored as it comes, then loaded as the next version of the dataset `name`.
 
     With an Idempotency-Key a repeated request gets the first one's answer, and adds nothing.
     """
     _check_media_type(request)
-    key = operations.upload_key(caller.workspace)  # type: ignore[arg-type]  # `write` means a workspace
-    objects = request.app.state.objects
+    assert caller.workspace is not None
+    key = operations.upload_key(caller.workspace)
     body = _Body(request, request.app.state.settings.max_upload_bytes)
-    await objects.put_stream(key, body.chunks())
+    # A body that breaks off, or grows too large, raises in here and leaves no object behind.
+    await request.app.state.objects.put_stream(key, body.chunks())
     try:
         if body.bytes == 0:
             raise EmptyFile("The request has no body: send the CSV itself.")
         upload = Upload(key, body.bytes, body.sha256)
         answer = await to_thread.run_sync(_accept, request, caller, name, upload, idempotency_key)
-    except BaseException as stopped:
-        # Nothing refers to the object. If the process dies on this line, it stays behind as an orphan.
-        await to_thread.run_sync(objects.delete, key)
-        if not isinstance(stopped, Repeated):
+    except (MillraceError, Repeated) as refused:
+        # Rolled back for certain. After any other error the commit may have come through and a job may count on
+        # the object: it stays, at worst as an orphan, as it does when the process dies on this line.
+        await to_thread.run_sync(request.app.state.objects.delete, key)
+        if not isinstance(refused, Repeated):
             raise
-        answer = stopped.response
+        answer = refused.response
     return JSONResponse(answer, 202, {"Location": answer["job"]["url"]})
 
 
@@ -108,19 +109,31 @@ class _Body:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Raises TooLarge, and ClientDisconnect when the client goes away before the end."""
+        self._check(_announced(self._request))
         async for chunk in self._request.stream():
             self.bytes += len(chunk)
-            if self.bytes > self._limit:
-                raise TooLarge(f"The upload is larger than {self._limit:,} bytes.", limit=self._limit)
+            self._check(self.bytes)
             self._hash.update(chunk)
             if chunk:
                 yield chunk
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise TooLarge(f"The upload is larger than {self._limit:,} bytes.", limit=self._limit)
+
+
+def _announced(request: Request) -> int:
+    """Bytes that the client says it will send; 0 when it does not say."""
+    return int(request.headers.get("content-length", "0"))
 
 
 def _check_media_type(request: Request) -> None:
     given = request.headers.get("content-type", "text/csv").partition(";")[0].strip().lower()
     if given not in MEDIA_TYPES:
         raise UnsupportedMediaType(f"Send the CSV itself as the body, as text/csv; {given} is not understood.")
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedMediaType(f"Send the CSV as it is: the content coding {coding} is not understood.")
 
 
 @router.get("/v1/datasets")

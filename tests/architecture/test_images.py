@@ -98,6 +98,14 @@ def test_an_image_has_the_versions_that_the_tests_have(lock):
     assert {name: version for name, version in pinned(lock).items() if tested.get(name) != version} == {}
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_lock_holds_what_the_service_asks_for(service):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [*project["project"]["dependencies"], *project["dependency-groups"][service]]
+    names = {normal(re.match(r"[\w.-]+", requirement)[0]) for requirement in asked}
+    assert names - {normal(name) for name in pinned(service)} == set(), "run: requirements/compile"
+
+
 @pytest.mark.parametrize("lock", ["dev", *SERVICES, "flower"])
 def test_locks_name_hashes_and_no_place(lock):
     text = (LOCKS / f"{lock}.lock").read_text()

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from services.ingest.errors import TooMuchMemory
+
 MEMORY: Final = "320MB"
 THREADS: Final = 2
 
@@ -33,14 +35,17 @@ class Engine:
 
 
 @contextmanager
-def opened(scratch: Path, files: Sequence[Path]) -> Iterator[Engine]:
-    """An engine that reaches what is under `scratch`, and `files`; nothing else, and for good."""
+def opened(scratch: Path, files: Sequence[Path], *, memory: str = MEMORY) -> Iterator[Engine]:
+    """An engine that reaches what is under `scratch`, and `files`; nothing else, and for good.
+
+    Raises TooMuchMemory where a query needs more than `memory`.
+    """
     import duckdb
 
     connection = duckdb.connect(":memory:")
     try:
         for setting in (
-            f"memory_limit = '{MEMORY}'",
+            f"memory_limit = '{memory}'",
             f"threads = {THREADS}",
             f"temp_directory = {literal(scratch / 'spill')}",
             "preserve_insertion_order = true",
@@ -57,6 +62,8 @@ def opened(scratch: Path, files: Sequence[Path]) -> Iterator[Engine]:
         ):
             connection.execute(f"SET {setting}")
         yield Engine(connection)
+    except duckdb.OutOfMemoryException as error:
+        raise TooMuchMemory(f"The file's rows are too large for a load's memory ({memory}).") from error
     finally:
         connection.close()
 
