@@ -30,7 +30,7 @@ LEAD = "SELECT pg_try_advisory_lock(hashtext('lead ' || current_schema())) AS le
 IDLE_SECONDS = 1.0
 """Longest wait for a notification: the poll that finds work whose announcement was lost."""
 BUSY_SECONDS = 0.02
-"""Wait while jobs are in the broker: their claims make room."""
+"""Wait while due jobs wait for room in the broker and claims make it; longer and longer when they do not."""
 REAP_SECONDS = 2.0
 HOUSEKEEPING_SECONDS = 3600.0
 
@@ -81,6 +81,7 @@ class Leader:
         self._began = 0.0
         self._due: dict[str, float] = {}
         self._broker_away_until = 0.0
+        self._pause = BUSY_SECONDS
         self._followers: threading.Thread | None = None
         self._stopped = threading.Event()
 
@@ -136,17 +137,28 @@ class Leader:
 
     def _round(self, connection: Connection) -> float:
         if self._is_due("housekeeping", HOUSEKEEPING_SECONDS):
-            partitions.ensure(connection, datetime.now(UTC))
-            leases.forget(connection)
+            self._keep_house(connection)
         if self._is_due("reap", REAP_SECONDS):
             self._reap(connection)
         placed = self._publisher.place(connection)
         given = self._give(connection)
         if not placed and not given:
-            wait = BUSY_SECONDS if self._dispatcher.waiting else IDLE_SECONDS
-            for _ in connection.notifies(timeout=wait, stop_after=1):
+            self._pause = self._next_pause()
+            for _ in connection.notifies(timeout=self._pause, stop_after=1):
                 pass
         return 0.0
+
+    def _next_pause(self) -> float:
+        if not self._dispatcher.waiting:
+            return IDLE_SECONDS
+        return BUSY_SECONDS if self._dispatcher.claimed else min(2 * self._pause, IDLE_SECONDS)
+
+    def _keep_house(self, connection: Connection) -> None:
+        try:
+            partitions.ensure(connection, datetime.now(UTC))
+        except psycopg.errors.LockNotAvailable:
+            log.warning("partitions not made this time: the default one is being read")
+        leases.forget(connection)
 
     def _give(self, connection: Connection) -> int:
         """Jobs and events to the broker; while it is away they stay where they are, in PostgreSQL."""

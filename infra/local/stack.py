@@ -64,8 +64,9 @@ class Stack:
         self._supervisor.start()
 
     def wait(self, names: Iterable[str] | None = None, timeout: float = START_SECONDS) -> None:
-        """Returns when the named processes (all by default) are ready. Raises StartFailed."""
-        self._supervisor.wait(names, timeout)
+        """Returns when the named processes are ready, by default all that do the work. Raises StartFailed."""
+        working = [process.name for process in self.processes if process.name != "flower"]
+        self._supervisor.wait(working if names is None else names, timeout)
 
     def check(self) -> None:
         """Raises StartFailed when a process has been given up."""
@@ -178,7 +179,8 @@ class Stack:
         celery = (sys.executable, "-m", "celery", "-A", "services.api.worker")
         return Process(
             name="flower",
-            command=(*celery, "flower", f"--address={ports.HOST}", f"--port={port}"),
+            # It is for looking only: neither the start nor the work waits for it.
+            command=("nice", *celery, "flower", f"--address={ports.HOST}", f"--port={port}"),
             environment={
                 **self._environment("api"),
                 # Not on the command line, which every user of the machine can read.

@@ -41,11 +41,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unexpected)
 
 
-async def _on_named(_: Request, error: Exception) -> JSONResponse:
+async def _on_named(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MillraceError)
     answer = problem(error.status, error.code, error.title, error.detail, **error.facts)
     if isinstance(error, Unauthenticated):
-        answer.headers["WWW-Authenticate"] = 'Bearer realm="millrace", Basic realm="millrace"'
+        # Where people look with a browser, it asks them; programs are asked for a bearer token (RFC 6750).
+        scheme = "Basic" if request.url.path.startswith("/docs") else "Bearer"
+        answer.headers["WWW-Authenticate"] = f'{scheme} realm="millrace"'
     if isinstance(error, Unavailable):
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer

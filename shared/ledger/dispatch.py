@@ -7,7 +7,9 @@ jobs out twice; the claim drops the second message.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Protocol
 from uuid import UUID
 
@@ -26,8 +28,8 @@ MESSAGE_SECONDS = 0.05
 """Jobs of a kind that have been short share a message, up to about so much work."""
 EVENTS_A_ROUND = 500
 EVENTS_A_MESSAGE = 50
-PATIENCE_WHEN_BUSY = 12
-"""So many times longer an unclaimed job is left alone while its queue in the broker is not empty."""
+LOOKS = 4
+"""So many times within the redispatch time the broker is asked whether it still has what nobody claimed."""
 DURATIONS_SECONDS = 0.5
 """How often the recent durations of the kinds are looked up."""
 
@@ -42,6 +44,16 @@ class Broker(Protocol):
     def depth(self, queue: str) -> int:
         """Messages that wait in the queue."""
         ...
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A job that the broker was given: when (monotonic), in which message, and how often it had been claimed."""
+
+    at: float
+    message: int
+    priority: int
+    attempt: int
 
 
 class Dispatcher:
@@ -66,69 +78,88 @@ class Dispatcher:
         self._slots = slots
         self._together = together or {}
         self._monotonic = monotonic
-        self._sent: dict[str, dict[UUID, float]] = {queue: {} for queue in queues}
+        self._sent: dict[str, dict[UUID, Sent]] = {queue: {} for queue in queues}
+        self._looked_at = dict.fromkeys(self._sent, float("-inf"))
+        self._messages_sent = 0
+        self.claimed = 0
+        """Jobs seen to be claimed in the last round."""
+        self.waiting = False
+        """Whether due jobs wait for room in the broker: claims make it."""
         self._durations: dict[str, float] = {}
         self._durations_at = float("-inf")
 
     def dispatch(self, connection: Connection) -> int:
         """One round over the queues; answers how many jobs were given to the broker."""
         self._look_up_durations(connection)
+        self.claimed, self.waiting = 0, False
         return sum(self._dispatch_queue(connection, queue) for queue in self._sent)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether jobs are in the broker that nobody has claimed yet: look again soon."""
-        return any(self._sent.values())
 
     def _dispatch_queue(self, connection: Connection, queue: str) -> int:
         due = connection.execute(
             _DUE, {"queue": queue, "lanes": [int(lane) for lane in Lane], "limit": self._window}
         ).fetchall()
-        sent, now = self._sent[queue], self._monotonic()
-        still = {row["id"] for row in due}
-        for id in [id for id in sent if id not in still]:
-            del sent[id]  # claimed, cancelled, or pushed out of the window by more urgent work
-        for id in self._lost(queue, now):
-            del sent[id]
-        if len(sent) > self._window // 2:
-            return 0  # enough is on its way: wait, and refill with full messages
-        fresh = [row for row in due if row["id"] not in sent]
+        self._forget(queue, {row["id"]: row["attempt"] for row in due})
+        fresh = self._with_room(queue, due)
         for kind, rows in self._messages(fresh):
             self._broker.send_jobs(kind, queue, [row["id"] for row in rows])
+            self._messages_sent += 1
             at = self._monotonic()
             for row in rows:
-                sent[row["id"]] = at
+                self._sent[queue][row["id"]] = Sent(at, self._messages_sent, row["priority"], row["attempt"])
                 _trace(row)
         return len(fresh)
 
-    def _lost(self, queue: str, now: float) -> list[UUID]:
-        """Jobs that nobody claimed in time although the broker's queue is empty, or for far too long."""
-        age = {id: now - at for id, at in self._sent[queue].items()}
-        patience = self._redispatch
-        if not any(waited > patience for waited in age.values()):
+    def _forget(self, queue: str, due: dict[UUID, int]) -> None:
+        """What has been claimed since (and may be due again), cancelled, pushed out of the window by more
+        urgent work, or lost by the broker."""
+        sent = self._sent[queue]
+        gone = [id for id, was in sent.items() if due.get(id) != was.attempt]
+        self.claimed += len(gone)
+        for id in gone:
+            del sent[id]
+        for id in self._lost(queue):
+            del sent[id]
+
+    def _with_room(self, queue: str, due: list[Row]) -> list[Row]:
+        """Due jobs that the broker does not have. While half a window of jobs that go before them, or with
+        them, is on its way they wait, so as to go in full messages."""
+        sent = self._sent[queue]
+        ahead = {lane: sum(was.priority <= lane for was in sent.values()) for lane in Lane}
+        fresh = [row for row in due if row["id"] not in sent]
+        going = [row for row in fresh if ahead[row["priority"]] <= self._window // 2]
+        self.waiting |= len(going) < len(fresh) or len(due) >= self._window
+        return going
+
+    def _lost(self, queue: str) -> list[UUID]:
+        """Jobs that nobody claimed in time and whose message is not in the broker any more.
+
+        A queue is first in, first out: of what we sent, its `depth` newest messages may still be there. So
+        while no worker takes anything, nothing is sent twice.
+        """
+        now, sent = self._monotonic(), self._sent[queue]
+        late = [id for id, was in sent.items() if now - was.at > self._redispatch]
+        if not late or now - self._looked_at[queue] < self._redispatch / LOOKS:
             return []
-        if self._broker.depth(queue) > 0:
-            patience *= PATIENCE_WHEN_BUSY
-        lost = [id for id, waited in age.items() if waited > patience]
+        self._looked_at[queue] = now
+        newest = sorted({was.message for was in sent.values()}, reverse=True)
+        waiting = set(newest[: self._broker.depth(queue)])
+        lost = [id for id in late if sent[id].message not in waiting]
         if lost:
             log.warning("unclaimed jobs are dispatched again", queue=queue, jobs=len(lost))
         return lost
 
     def _messages(self, due: list[Row]) -> Iterable[tuple[str, list[Row]]]:
         """Group jobs of a kind, urgent first. A job that crashed a worker travels alone."""
-        open_: dict[tuple[str, int], list[Row]] = {}
         share = max(1, -(-len(due) // max(1, self._slots)))
-        for row in due:
-            if row["crashes"]:
-                yield row["kind"], [row]
-                continue
-            key = (row["kind"], row["priority"])
-            group = open_.setdefault(key, [])
-            group.append(row)
-            if len(group) >= min(self._size(row["kind"]), share):
-                yield row["kind"], open_.pop(key)
-        for (kind, _), group in open_.items():
-            yield kind, group
+        for _, lane in groupby(due, key=lambda row: row["priority"]):
+            open_: dict[str, list[Row]] = {}
+            for row in lane:
+                kind = row["kind"]
+                group = [] if row["crashes"] else open_.setdefault(kind, [])
+                group.append(row)
+                if row["crashes"] or len(group) >= min(self._size(kind), share):
+                    yield kind, group if row["crashes"] else open_.pop(kind)
+            yield from open_.items()
 
     def _size(self, kind: str) -> int:
         """How many jobs of a kind share a message: as many as fit in MESSAGE_SECONDS by their recent duration."""
@@ -149,7 +180,7 @@ class Dispatcher:
 _DUE = """
 SELECT due.* FROM unnest(%(lanes)s::smallint[]) AS lane (priority)
 CROSS JOIN LATERAL (
-  SELECT id, kind, priority, crashes, traceparent, not_before, workspace FROM job
+  SELECT id, kind, priority, attempt, crashes, traceparent, not_before, workspace FROM job
   WHERE state = 'queued' AND queue = %(queue)s AND job.priority = lane.priority AND not_before <= now()
   ORDER BY not_before, id LIMIT %(limit)s) AS due
 ORDER BY due.priority, due.not_before, due.id LIMIT %(limit)s"""

@@ -5,11 +5,12 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import scalar_row
 
 from shared import ids
 
-PARTITIONED = ("job", "attempt", "event")
-"""Tables partitioned by week; their first key column is a time-ordered id."""
+PARTITIONED = {"job": "id", "attempt": "job", "event": "id"}
+"""Tables partitioned by week, and the time-ordered id that they are partitioned by."""
 WEEKS_AHEAD = 4
 _STORAGE = sql.SQL(
     "fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1"
@@ -23,16 +24,46 @@ def week_of(at: datetime) -> datetime:
 
 
 def ensure(connection: psycopg.Connection[Any], now: datetime) -> None:
-    """Make the partitions of this week and the next ones. Idempotent."""
+    """Make the partitions of this week and the next ones. Idempotent.
+
+    Raises LockNotAvailable after a moment when a long reader (a backup) holds the default partition: to wait
+    for it would make every other query wait behind us. What is enqueued meanwhile stays in the default one.
+    """
     first = week_of(now) - timedelta(weeks=1)
     for week in (first + timedelta(weeks=n) for n in range(WEEKS_AHEAD + 2)):
         for table in PARTITIONED:
-            connection.execute(
-                sql.SQL("CREATE TABLE IF NOT EXISTS {} PARTITION OF {} FOR VALUES FROM ({}) TO ({}) WITH ({})").format(
-                    sql.Identifier(f"{table}_{week:%Y%m%d}"),
-                    sql.Identifier(table),
-                    sql.Literal(str(ids.floor(week))),
-                    sql.Literal(str(ids.floor(week + timedelta(weeks=1)))),
-                    _STORAGE,
-                )
-            )
+            name = f"{table}_{week:%Y%m%d}"
+            if not _exists(connection, name):
+                _make(connection, table, name, week)
+
+
+def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
+    found = connection.cursor(row_factory=scalar_row).execute("SELECT to_regclass(%s)", (name,)).fetchone()
+    return found is not None
+
+
+def _make(connection: psycopg.Connection[Any], table: str, name: str, week: datetime) -> None:
+    words = {
+        "table": sql.Identifier(table),
+        "partition": sql.Identifier(name),
+        "default": sql.Identifier(f"{table}_default"),
+        "key": sql.Identifier(PARTITIONED[table]),
+        "low": sql.Literal(str(ids.floor(week))),
+        "high": sql.Literal(str(ids.floor(week + timedelta(weeks=1)))),
+        "storage": _STORAGE,
+    }
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout = '1s'")
+        connection.execute(sql.SQL("LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE").format(**words))
+        if not _exists(connection, name):  # another leader may have been quicker
+            for statement in _MAKE:
+                connection.execute(sql.SQL(statement).format(**words))
+
+
+_MAKE = (
+    # Rows may have come before their partition: Beat was away for weeks, or a clock was ahead.
+    "CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS) WITH ({storage})",
+    """WITH moved AS (DELETE FROM {default} WHERE {key} >= {low} AND {key} < {high} RETURNING *)
+       INSERT INTO {partition} SELECT * FROM moved""",
+    "ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ({low}) TO ({high})",
+)

@@ -263,6 +263,18 @@ def test_refuses_spans_that_are_none(client, body, encoding):
     assert (answer.status_code, answer.json()["code"]) == (422, "spans.malformed")
 
 
+def test_the_documentation_is_one_page_over_all_services_that_asks_a_browser_for_the_key(client):
+    _, key = workspace_and_key(client)
+    asked = client.get("/docs")
+    assert (asked.status_code, asked.headers["www-authenticate"]) == (401, 'Basic realm="millrace"')
+    basic = ("anybody", key)
+    assert "swagger-ui-bundle.js" in client.get("/docs", auth=basic).text
+    assert len(client.get("/docs/swagger-ui-bundle.js", auth=basic).content) > 100_000
+    assert client.get("/docs/other.js", auth=basic).status_code == 404
+    paths = client.get("/docs/openapi.json", auth=basic).json()["paths"]
+    assert {"/v1/runs", "/v1/datasets", "/v1/definitions", "/v1/channels"} <= set(paths)
+
+
 def test_spans_need_their_own_key(client):
     _, key = workspace_and_key(client)
     assert client.post("/v1/traces", content=b"", headers=bearer(key)).status_code == 403

@@ -133,6 +133,7 @@ def test_the_folder_is_closed_to_others(up: Up) -> None:
 
 
 def test_status_shows_every_process_ready(up: Up) -> None:
+    eventually(lambda: up.processes()["flower"]["status"] == "ready")
     processes = up.processes()
     assert {f"{service}-{role}" for service in SERVICES for role in ("http", "worker", "beat")} <= set(processes)
     assert {process["status"] for process in processes.values()} == {"ready", "done"}

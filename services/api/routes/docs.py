@@ -3,7 +3,6 @@
 import json
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -18,7 +17,9 @@ ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Millrace API</title>
 <link rel="stylesheet" href="/docs/swagger-ui.css"></head><body><div id="ui"></div>
 <script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script></body></html>"""
-START = 'SwaggerUIBundle({url: "/docs/openapi.json", dom_id: "#ui", deepLinking: true, validatorUrl: null});'
+START = """SwaggerUIBundle({
+  url: location.origin + "/docs/openapi.json", dom_id: "#ui", deepLinking: true, validatorUrl: null
+});"""
 POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 
@@ -48,9 +49,7 @@ def show_asset(asset: str) -> Response:
 
 @lru_cache
 def _read(asset: str) -> bytes:
-    import swagger_ui_bundle
-
-    return (Path(swagger_ui_bundle.swagger_ui_path) / asset).read_bytes()
+    return (files("fastapi_offline") / "static" / asset).read_bytes()
 
 
 def whole(own: dict[str, Any]) -> dict[str, Any]:

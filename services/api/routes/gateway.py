@@ -43,6 +43,7 @@ async def forward(resource: str, request: Request, caller: Principal = Depends(c
     """Pass the request on, body and answer as streams. Bodies of any size pass through in small pieces."""
     if resource not in SERVICES:
         raise NotFound("There is no such route.")
+    trace.get_current_span().update_name(f"gateway {request.method} /v1/{resource}")
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
     answer = await request.app.state.peers.forward(
         SERVICES[resource],

@@ -12,6 +12,9 @@ from services.ingest.adapters.rows import MAX_ROW_BYTES, MAX_VALUE_CHARS
 from services.ingest.adapters.splitter import Reject
 from services.ingest.domain import Kind
 
+PAGE_ROWS: Final = 4_096
+"""Rows of a row group: a page of rejects is read by unpacking one or two."""
+
 _WANTED: Final = {
     Kind.BOOLEAN: "true or false",
     Kind.BIGINT: "a whole number of at most 64 bits",
@@ -64,7 +67,7 @@ def write_rejects(
         parts.append(str(part))
     queries = [_shape_rejects(shapes, names)] + ([f"SELECT * FROM {parquet(parts)}"] if parts else [])
     select = f'SELECT line, "column", "value", code, "text" FROM ({" UNION ALL ".join(queries)}) ORDER BY line, place'
-    return engine.copy(select, target, "COMPRESSION zstd")
+    return engine.copy(select, target, f"COMPRESSION zstd, ROW_GROUP_SIZE {PAGE_ROWS}")
 
 
 def _shape_rejects(shapes: Path, names: Sequence[str]) -> str:
