@@ -2,8 +2,10 @@
 
 import hashlib
 import hmac
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -19,6 +21,12 @@ ISSUER = "millrace"
 TOKEN_SECONDS = 300
 KEYS_SECONDS = 300.0
 """How long a fetched key set is used before it is fetched again."""
+REFETCH_SECONDS = 5.0
+"""Not sooner after the last time, whatever tokens come: a fetch that fails takes seconds."""
+RETRY_SECONDS = 1.0
+"""The same while there are no keys at all."""
+LEEWAY_SECONDS = 30
+"""By so much the clocks of the issuer and the verifier may differ."""
 WORKSPACE_SCOPES = ("read", "write", "admin")
 """What a workspace's key can be allowed. Service accounts have other scopes: operator, events, spans, metrics."""
 
@@ -59,7 +67,8 @@ class Verifier:
         self._static = static_keys
         self._fetch = fetch
         self._keys: KeySet | None = None
-        self._fetched_at = float("-inf")
+        self._fetched_at = self._asked_at = float("-inf")
+        self._lock = threading.Lock()
 
     def verify(self, credential: str) -> Principal:
         """Raises Unauthenticated, or Unavailable when the public keys cannot be had."""
@@ -79,39 +88,58 @@ class Verifier:
         return None
 
     def _verify_token(self, token: str) -> Principal:
+        known = self._key_set()
         try:
-            decoded = self._decode(token, self._key_set(refresh=False))
+            return _principal(self._decode(token, known).claims)
         except JoseError:
-            # The signing key may have been changed since the keys were fetched.
-            if time.monotonic() - self._fetched_at < 5.0:
+            changed = self._key_set(refresh=True)  # the signing key may be another by now
+            if changed is known:
                 raise Unauthenticated("The token is not valid.") from None
-            try:
-                decoded = self._decode(token, self._key_set(refresh=True))
-            except JoseError:
-                raise Unauthenticated("The token is not valid.") from None
-        return _principal(decoded.claims)
+        try:
+            return _principal(self._decode(token, changed).claims)
+        except JoseError:
+            raise Unauthenticated("The token is not valid.") from None
 
     def _decode(self, token: str, keys: KeySet) -> jwt.Token:
         decoded = jwt.decode(token, keys, algorithms=["Ed25519"])
         jwt.JWTClaimsRegistry(
-            iss={"essential": True, "value": ISSUER}, exp={"essential": True}, sub={"essential": True}
+            leeway=LEEWAY_SECONDS,
+            iss={"essential": True, "value": ISSUER},
+            exp={"essential": True},
+            sub={"essential": True},
         ).validate(decoded.claims)
         return decoded
 
-    def _key_set(self, *, refresh: bool) -> KeySet:
-        if self._keys is None or refresh or time.monotonic() - self._fetched_at > KEYS_SECONDS:
+    def _key_set(self, *, refresh: bool = False) -> KeySet:
+        """The known keys, fetched when it is time. One thread fetches; the others use what is known meanwhile,
+        or wait when nothing is."""
+        first = self._keys is None
+        if (first or self._is_time(refresh)) and self._lock.acquire(blocking=first):
             try:
-                self._keys = KeySet.import_key_set(self._fetch())  # type: ignore[arg-type]
-                self._fetched_at = time.monotonic()
-            except Exception as error:
-                if self._keys is None:
-                    raise Unavailable("The keys that tokens are verified with cannot be had.") from error
+                if self._is_time(refresh):
+                    self._ask()
+            finally:
+                self._lock.release()
+        if self._keys is None:
+            raise Unavailable("The keys that tokens are verified with cannot be had.")
         return self._keys
+
+    def _is_time(self, refresh: bool) -> bool:
+        now = time.monotonic()
+        if self._keys is None:
+            return now - self._asked_at > RETRY_SECONDS
+        return (refresh or now - self._fetched_at > KEYS_SECONDS) and now - self._asked_at > REFETCH_SECONDS
+
+    def _ask(self) -> None:
+        self._asked_at = time.monotonic()
+        with suppress(Exception):  # whatever is wrong with `api`: known keys serve on
+            self._keys = KeySet.import_key_set(self._fetch())  # type: ignore[arg-type]
+            self._fetched_at = time.monotonic()
 
 
 def _principal(claims: dict[str, Any]) -> Principal:
     try:
-        workspace = UUID(claims["workspace"]) if "workspace" in claims else None
+        workspace = UUID(str(claims["workspace"])) if "workspace" in claims else None
         return Principal(str(claims["sub"]), frozenset(str(claims.get("scope", "")).split()), workspace)
     except ValueError:
         raise Unauthenticated("The token is not valid.") from None

@@ -14,11 +14,10 @@ import httpx2 as httpx
 import psycopg
 import structlog
 from celery.beat import Scheduler as CeleryScheduler
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared import telemetry
 from shared.celery import CeleryBroker, Service
-from shared.contracts.catalog import EVENTS
 from shared.db import Connection
 from shared.ledger import leases, partitions
 from shared.ledger.dispatch import Dispatcher, EventPublisher
@@ -91,7 +90,7 @@ class Leader:
             if self._connection is None:
                 return self._try_to_lead()
             return self._round(self._connection)
-        except (psycopg.Error, DBAPIError, OSError) as error:
+        except (psycopg.Error, SQLAlchemyError, OSError) as error:
             log.error("the database is away", reason=str(error)[:300])
             self._step_down()
             return IDLE_SECONDS
@@ -212,16 +211,14 @@ class Leader:
 
     def _catch_up(self, producer: str, client: httpx.Client) -> None:
         settings = self._service.settings
-        types = sorted(
-            event.type
-            for event in EVENTS.values()
-            if event in self._service.subscriptions and event.producer() == producer
-        )
+        types = sorted(event.type for event in self._service.subscriptions if event.producer() == producer)
         url = settings.service_urls.get(producer)
         if url is None:
             return
         follower = Follower(producer, url, settings.service_key.get_secret_value(), types)
         try:
             follower.catch_up(self._service.database, self._service.intake, client)
-        except (httpx.HTTPError, ValueError, psycopg.Error, DBAPIError) as error:
+        except (httpx.HTTPError, ValueError, psycopg.Error, SQLAlchemyError, OSError) as error:
             log.warning("feed not read", producer=producer, reason=str(error)[:300])
+        except Exception:
+            log.exception("feed not read", producer=producer)  # a thread must never die silently

@@ -10,7 +10,7 @@ import structlog
 from celery import bootsteps, signals
 from celery.exceptions import TimeLimitExceeded
 from celery.worker import state
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared import telemetry
 from shared.db import Connection
@@ -66,7 +66,7 @@ class LeaseStep(bootsteps.StartStopStep):
             try:
                 connection = connection or self._service.database.connect()
                 self._keeper.round(connection)
-            except (psycopg.Error, DBAPIError) as error:
+            except (psycopg.Error, SQLAlchemyError) as error:
                 log.error("lease not renewed", reason=str(error)[:300])
                 _close(connection)
                 connection = None

@@ -17,6 +17,8 @@ from clients.problems import Unreachable
 Json = dict[str, Any]
 POLL_SECONDS: Final = 0.2
 TIMEOUT_SECONDS: Final = 300.0
+ARRIVAL_SECONDS: Final = 15.0
+"""What the system says it delivered must be in the mailbox after so long."""
 
 
 class Progress(StrEnum):
@@ -120,7 +122,7 @@ class Journey:
         run = accepted["run"]["id"]
         try:
             found = self._follow(run)
-            deliveries = self._arrivals(run)
+            deliveries = self._arrivals(found)
         except JourneyFailed:
             self._fail_open_steps()
             raise
@@ -188,29 +190,28 @@ class Journey:
         step.unit = told.get("unit") or step.unit
         if states == {"succeeded"}:
             step.seconds = _worked(jobs)
-            self._set(step, Progress.DONE, step.total or step.done, step.total)
+            self._set(step, Progress.DONE, step.total or step.done, step.total, _retrying(jobs))
         elif states & {"failed", "cancelled"}:
-            self._set(step, Progress.FAILED)
+            self._set(step, Progress.FAILED, note="")
         elif states & {"running"}:
             self._set(step, Progress.RUNNING, told.get("done") or 0, told.get("total"), _retrying(jobs))
         else:
             self._set(step, Progress.WAITING, note=_retrying(jobs) or "queued")
 
-    def _arrivals(self, run: str) -> list[Json]:
-        """Waits until the mailbox holds what was delivered. Raises JourneyFailed."""
-        deadline = time.monotonic() + self._timeout
+    def _arrivals(self, run: Json) -> list[Json]:
+        """What an ended run delivered, once the mailbox holds it. Raises JourneyFailed."""
+        deliveries = list(self._client.deliveries(run["id"]))
+        kinds = {delivery["channel_kind"] for delivery in deliveries}
+        if missing := [step.name for kind, step in self._ways.items() if kind not in kinds]:
+            raise JourneyFailed(f"no {' and no '.join(missing)} was sent{_why_not(run)}", run["id"])
+        deadline = time.monotonic() + min(ARRIVAL_SECONDS, self._timeout)
         while True:
-            deliveries = list(self._client.deliveries(run))
             for delivery in deliveries:
                 self._show_delivery(delivery)
-            if all(step.progress is Progress.DONE for step in self._ways.values()):
+            late = [step.name for step in self._ways.values() if step.progress is not Progress.DONE]
+            if not late:
                 return [_delivery_json(delivery) for delivery in deliveries]
-            for delivery in deliveries:
-                if delivery["status"] == "failed":
-                    reason = delivery.get("reason") or {}
-                    raise JourneyFailed(f"{delivery['channel']} failed: {reason.get('detail', 'no reason')}", run)
-            missing = " and the ".join(step.name for step in self._ways.values() if step.progress is not Progress.DONE)
-            self._wait(deadline, f"the {missing} did not arrive", run)
+            self._wait(deadline, f"the {' and the '.join(late)} did not arrive", run["id"])
 
     def _show_delivery(self, delivery: Json) -> None:
         step = self._ways.get(delivery["channel_kind"])
@@ -224,8 +225,6 @@ class Journey:
 
     def _has_arrived(self, delivery: Json) -> bool:
         """Whether the mailbox itself has it: the mail with a PDF, the webhook with a valid signature."""
-        if delivery["status"] != "delivered":
-            return False
         if delivery["channel_kind"] == "email":
             return any(delivery["id"] in mail["message_id"] and _has_pdf(mail) for mail in self._mailbox.mails())
         return any(_is_webhook_of(delivery, arrival) for arrival in self._mailbox.hooks())
@@ -266,6 +265,16 @@ class Journey:
 def dataset_name(path: Path) -> str:
     """A dataset's name from a file's: lower case, words joined by hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:60] or "data"
+
+
+def _why_not(run: Json) -> str:
+    """The report may have been skipped, for a reason that its event tells."""
+    skipped = [event["data"] for event in run["events"] if event["type"] == "reports.report.skipped.v1"]
+    return f": report {skipped[0]['definition']} was skipped, {_said(skipped[0]['reason'])}" if skipped else ""
+
+
+def _said(reason: Any) -> str:
+    return str(reason.get("detail", reason) if isinstance(reason, dict) else reason)
 
 
 def _marks(run: Json) -> list[Json]:

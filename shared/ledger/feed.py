@@ -16,20 +16,26 @@ PAGE_EVENTS = 500
 
 
 class Page(BaseModel):
-    """Events after a cursor, oldest first; `next` is the cursor of the last one."""
+    """Events after a cursor, oldest first; `next` is the cursor behind all that was looked at."""
 
     events: list[Envelope]
     next: int
 
 
 def read(connection: Statements, service: str, after: int, types: list[str], limit: int = PAGE_EVENTS) -> Page:
-    """A page of the service's own events of the given types (all, if none are given)."""
+    """A page of the service's own events of the given types (all, if none are given).
+
+    `next` passes over events of other types too: a reader of rare ones must not search all of them each time.
+    """
+    newest = connection.execute("SELECT coalesce(max(position), 0) AS position FROM event").fetchone()
+    assert newest is not None
     rows = connection.execute(
-        """SELECT * FROM event WHERE position > %s AND (%s::text[] = '{}' OR type = ANY(%s))
+        """SELECT * FROM event WHERE position > %s AND position <= %s AND (%s::text[] = '{}' OR type = ANY(%s))
            ORDER BY position LIMIT %s""",
-        (after, types, types, limit),
+        (after, newest["position"], types, types, limit),
     ).fetchall()
-    return Page(events=[envelope(service, row) for row in rows], next=rows[-1]["position"] if rows else after)
+    behind = rows[-1]["position"] if len(rows) == limit else max(after, newest["position"])
+    return Page(events=[envelope(service, row) for row in rows], next=behind)
 
 
 class Follower:
@@ -52,10 +58,11 @@ class Follower:
             while True:
                 after = self._cursor(connection)
                 page = self._get(client, after)
+                intake.take(page.events)
+                if page.next > after:
+                    connection.execute(MOVE_CURSOR, (self._name, page.next))
                 if not page.events:
                     return seen
-                intake.take(page.events)
-                connection.execute(MOVE_CURSOR, (self._name, page.next))
                 seen += len(page.events)
 
     def _cursor(self, connection: Statements) -> int:

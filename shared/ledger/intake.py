@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import psycopg
 import structlog
 from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
@@ -39,10 +40,24 @@ class Intake:
         return self.take(events)
 
     def take(self, events: Iterable[Envelope]) -> int:
-        """Insert the jobs of events; the same event twice adds nothing, and leaves no second span."""
+        """Insert the jobs of events; the same event twice adds nothing, and leaves no second span.
+
+        What PostgreSQL cannot hold (NUL) no producer's feed can hold either: it is logged and dropped.
+        """
         wanted = [event for event in events if event.type in self._by_type]
+        try:
+            self._insert(wanted)
+        except psycopg.DataError as error:
+            if len(wanted) == 1:
+                log.error("event that cannot be stored dropped", event_id=str(wanted[0].id), reason=str(error)[:500])
+            else:  # one must not take the others along
+                for event in wanted:
+                    self.take([event])
+        return len(wanted)
+
+    def _insert(self, wanted: list[Envelope]) -> None:
         if not wanted:
-            return 0
+            return
         with self._database.transaction() as session:
             connection = raw(session)
             due = {job_of(event, kind): (event, kind) for event in wanted for kind in self._by_type[event.type]}
@@ -51,7 +66,6 @@ class Intake:
                 del due[row["id"]]
             insert(connection, [_received(event, kind) for event, kind in due.values()])
             session.info["wake"] = bool(due)
-        return len(wanted)
 
 
 def _received(event: Envelope, kind: type[EventArgs]) -> Row:

@@ -70,6 +70,6 @@ def _body(service: str, row: Row) -> dict[str, Any]:
         "service": service,
         "attempts": row["attempt"],
         "reason": row["error"],
-        "trace_id": row["traceparent"].split("-")[1] if row["traceparent"] else None,
+        "trace_id": (row["traceparent"] or "").partition("-")[2][:32] or None,
         "url": f"/v1/jobs/{row['id']}",
     }

@@ -32,7 +32,7 @@ def job(kind: str, state: str = "succeeded", **facts: Any) -> Json:
 
 
 def run(state: str, *jobs: Json, reason: str | None = None) -> Json:
-    return {"id": "r", "state": state, "reason": reason, "trace_id": "t", "jobs": list(jobs)}
+    return {"id": "r", "state": state, "reason": reason, "trace_id": "t", "jobs": list(jobs), "events": []}
 
 
 def delivery(kind: str, status: str = "delivered", **facts: Any) -> Json:
@@ -205,11 +205,19 @@ def test_the_systems_own_word_is_not_enough(witness: Witness, missing: str, csv:
         journey.go(csv, "orders", tmp_path)
 
 
-def test_a_delivery_that_failed_is_told_at_once(csv: Path, tmp_path: Path) -> None:
-    failed = delivery("webhook", "failed", reason={"code": "x", "detail": "410 Gone"})
-    gateway = Gateway(WHOLE, deliveries=[delivery("email"), failed])
-    journey, _ = travel(gateway, Witness(hook=False), csv, timeout=60)
-    with pytest.raises(JourneyFailed, match="team-webhook failed: 410 Gone"):
+def test_a_report_that_was_skipped_is_told_at_once(csv: Path, tmp_path: Path) -> None:
+    skipped = {"definition": "overview", "reason": {"code": "x", "detail": "The dataset has no rows."}}
+    ended = {**WHOLE, "events": [{"type": "reports.report.skipped.v1", "data": skipped}]}
+    journey, _ = travel(Gateway(ended, deliveries=[]), Witness(), csv, timeout=60)
+    with pytest.raises(
+        JourneyFailed, match="no mail and no webhook was sent: report overview was skipped, The dataset"
+    ):
+        journey.go(csv, "orders", tmp_path)
+
+
+def test_a_channel_that_was_not_told_is_named(csv: Path, tmp_path: Path) -> None:
+    journey, _ = travel(Gateway(WHOLE, deliveries=[delivery("email")]), Witness(), csv, timeout=60)
+    with pytest.raises(JourneyFailed, match="no webhook was sent"):
         journey.go(csv, "orders", tmp_path)
 
 
