@@ -6,7 +6,7 @@ from uuid import UUID
 from celery import states
 from celery.backends.base import BaseBackend
 
-from shared.db import Connection
+from shared.db import raw
 
 STATES = {
     "queued": states.PENDING,
@@ -22,10 +22,6 @@ class LedgerBackend(BaseBackend):
 
     persistent = True
     supports_autoexpire = True
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._connection: Connection | None = None
 
     def _store_result(self, *_: Any, **__: Any) -> None:
         return None
@@ -64,6 +60,5 @@ class LedgerBackend(BaseBackend):
             job = UUID(task_id)
         except ValueError:
             return None
-        if self._connection is None or self._connection.closed:
-            self._connection = self.app.service.database.connect()
-        return self._connection.execute("SELECT * FROM job WHERE id = %s", (job,)).fetchone()
+        with self.app.service.database.transaction() as session:
+            return raw(session).execute("SELECT * FROM job WHERE id = %s", (job,)).fetchone()

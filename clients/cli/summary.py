@@ -30,7 +30,7 @@ def outcome(found: Outcome) -> RenderableType:
         table.add_row(
             _DELIVERED.get(delivery["kind"], "Delivery"), f"{delivery['status']} to {delivery['destination']}", tries
         )
-    steps = ", ".join(f"{step.name} {duration(step.seconds)}" for step in found.steps if step.seconds is not None)
+    steps = ", ".join(f"{step.name} {step.seconds:.1f} s" for step in found.steps if step.seconds is not None)
     table.add_row("Time", duration(found.seconds), steps)
     return Group(Text(), Text("What happened", "bold green"), table)
 

@@ -12,22 +12,20 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from shared.db import is_outage
 from shared.errors import MillraceError, Unauthenticated, Unavailable
+from shared.ledger.values import storable
 
 log = structlog.get_logger(__name__)
 
+MEMBERS = ("type", "title", "status", "detail", "code")
+"""What a problem always says; no fact replaces it."""
+
 
 def problem(status: int, code: str, title: str, detail: str, **facts: Any) -> JSONResponse:
-    """A problem document; `type` is a URN that is as stable as its code."""
-    body = {
-        "type": f"urn:millrace:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        **facts,
-    }
-    return JSONResponse(body, status, media_type="application/problem+json")
+    """A problem document; `type` is a URN that is as stable as its code. Facts may be anything."""
+    body = {"type": f"urn:millrace:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
+    return JSONResponse(storable({**facts, **body}), status, media_type="application/problem+json")
 
 
 def install(app: FastAPI) -> None:
@@ -43,7 +41,8 @@ def install(app: FastAPI) -> None:
 
 async def _on_named(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MillraceError)
-    answer = problem(error.status, error.code, error.title, error.detail, **error.facts)
+    facts = {name: value for name, value in error.facts.items() if name not in MEMBERS}
+    answer = problem(error.status, error.code, error.title, error.detail, **facts)
     if isinstance(error, Unauthenticated):
         # Where people look with a browser, it asks them; programs are asked for a bearer token (RFC 6750).
         scheme = "Basic" if request.url.path.startswith("/docs") else "Bearer"
@@ -73,11 +72,17 @@ async def _on_http(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_database(request: Request, error: Exception) -> JSONResponse:
-    """PostgreSQL away is a 503 that says when to come back; any other database error is ours."""
+    """PostgreSQL away is a 503 that says when to come back; a value that it cannot hold is the request's
+    fault; any other database error is ours."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout):
+    if is_outage(error):
         log.error("the database is away", reason=str(cause)[:300])
-        return await _on_named(request, Unavailable("The database is away for a moment; nothing was stored."))
+        detail = "The database is away for a moment. Repeat the request, with the same Idempotency-Key if it has one."
+        return await _on_named(request, Unavailable(detail))
+    if isinstance(cause, psycopg.DataError):
+        log.warning("unstorable value", path=request.url.path, reason=str(cause)[:300])
+        detail = "A value of the request cannot be stored: a NUL character, half a character, a number out of range."
+        return problem(422, "request.unstorable", "The request holds what cannot be stored", detail)
     return await _on_unexpected(request, error)
 
 

@@ -2,6 +2,9 @@
 
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 SHARED_COMMIT_SECONDS = 0.05
 """Results without effects of their own wait for each other's commit at most so long."""
+HELD_UP_SECONDS = 1.0
+"""A message is sized for far less work; what it has not begun by then is held up by a job that takes long."""
 
 
 class ArgumentsInvalid(MillraceError):
@@ -46,6 +51,35 @@ class Returned:
     seconds: float
 
 
+class _Message:
+    """The jobs of one wake-up on their way: those not begun, and the results not saved. Two threads use it."""
+
+    def __init__(self, jobs: list[Claimed]) -> None:
+        self.is_shared = len(jobs) > 1
+        self._waiting = deque(jobs)
+        self._returned: list[Returned] = []
+        self._lock = threading.Lock()
+
+    def begin(self) -> Claimed | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def put(self, returned: Returned | None) -> None:
+        if returned is not None:
+            with self._lock:
+                self._returned.append(returned)
+
+    def take_waiting(self) -> list[Claimed]:
+        with self._lock:
+            waiting, self._waiting = list(self._waiting), deque()
+        return waiting
+
+    def take_returned(self) -> list[Returned]:
+        with self._lock:
+            returned, self._returned = self._returned, []
+        return returned
+
+
 class Executor:
     """Runs jobs in a worker's pool process or thread. `worker` is the incarnation that holds their lease."""
 
@@ -57,31 +91,33 @@ class Executor:
 
     def run(self, kind: str, ids: list[UUID]) -> None:
         """Do what a wake-up for `ids` asks for. Whatever happens to one job, the others go on."""
-        claimed = moves.claim(self._ledger, self._worker, ids)
-        unsaved: list[Returned] = []
+        message = _Message(moves.claim(self._ledger, self._worker, ids))
         began = time.monotonic()
-        late = began + self._time_limit(kind)
-        for number, job in enumerate(claimed):
-            if number and time.monotonic() > late:
-                self._give_back(claimed[number:], "The message's time was used up before this job was begun.")
-                break
-            try:
-                done = self._run_one(job)
-            except (SystemExit, KeyboardInterrupt):
-                self._save(unsaved)
-                self._give_back(claimed[number + 1 :], "The worker stopped before it began this job.")
-                raise
-            if done is not None:
-                unsaved.append(done)
-            if unsaved and time.monotonic() - began > SHARED_COMMIT_SECONDS:
-                self._save(unsaved)
-                unsaved, began = [], time.monotonic()
-        self._save(unsaved)
+        with self._patience(message):
+            while (job := message.begin()) is not None:
+                message.put(self._run_one(job))
+                if time.monotonic() - began > SHARED_COMMIT_SECONDS:
+                    self._save(message.take_returned())
+                    began = time.monotonic()
 
-    def _time_limit(self, kind: str) -> float:
-        """Seconds. Celery's limit is the message's: whoever still runs when it is up is killed."""
-        task = self._tasks.by_kind.get(kind)
-        return task.time_limit if task is not None else float("inf")
+    @contextmanager
+    def _patience(self, message: "_Message") -> Iterator[None]:
+        """Jobs behind one that takes long are given back, for another process or thread to run."""
+        timer = threading.Timer(HELD_UP_SECONDS, self._let_go, [message])
+        timer.daemon = True
+        if message.is_shared:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if message.is_shared:
+                timer.join()
+            self._let_go(message)  # of jobs that were not begun something is left only when the worker stops
+
+    def _let_go(self, message: "_Message") -> None:
+        self._give_back(message.take_waiting())
+        self._save(message.take_returned())
 
     def close(self) -> None:
         """Close this thread's connection; the next run opens another."""
@@ -169,9 +205,11 @@ class Executor:
                 if returned.job.id not in held:
                     log.warning("attempt refused: the job is another's by now", job=str(returned.job.id))
 
-    def _give_back(self, jobs: list[Claimed], detail: str) -> None:
+    def _give_back(self, jobs: list[Claimed]) -> None:
         """Jobs that were claimed and not begun. Should it fail, the lease keeper gives them back."""
-        reason = {"code": "attempt.not_begun", "detail": detail}
+        if not jobs:
+            return
+        reason = {"code": "attempt.not_begun", "detail": "The worker stopped, or another job held this one up."}
         try:
             with self._database.transaction() as session:
                 for job in jobs:

@@ -219,16 +219,7 @@ def test_the_next_start_is_fast_and_keeps_the_data(up: Up) -> None:
     assert up.run("runs", "-n", "100").splitlines() == runs
 
 
-def test_stop_ends_everything(up: Up) -> None:
-    assert up.run("stop") == "stopped\n"
-    assert up.process
-    assert up.process.wait(10) == 0
-    assert up.left() == []
-    up.run("status", code=1)
-
-
 def test_nothing_survives_a_killed_up(up: Up) -> None:
-    up.start("--no-demo")
     assert len(up.left()) > 12
     assert up.process
     up.process.kill()
@@ -236,7 +227,14 @@ def test_nothing_survives_a_killed_up(up: Up) -> None:
     eventually(lambda: up.left() == [], 30)
     # And it starts again from what the crash left.
     up.start("--no-demo")
-    assert up.end(signal.SIGTERM) == 0
+
+
+def test_stop_ends_everything(up: Up) -> None:
+    assert up.run("stop") == "stopped\n"
+    assert up.process
+    assert up.process.wait(10) == 0
+    assert up.left() == []
+    up.run("status", code=1)
 
 
 def test_the_ephemeral_demo_proves_the_whole_path_and_leaves_nothing(tmp_path: Path) -> None:

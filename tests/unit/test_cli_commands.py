@@ -1,7 +1,9 @@
 """The command line's manners: one line a failure, the right exit code, no traceback."""
 
 import json
+import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,14 @@ from infra.local.state import Lock, State
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the shell that runs the tests, and a state folder of the test's own."""
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No setting of the shell that runs the tests, a state folder of the test's own, and the umask as it was."""
     for name in ("MILLRACE_URL", "MILLRACE_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MILLRACE_STATE", str(tmp_path / "state"))
+    umask = os.umask(0o022)
+    yield
+    os.umask(umask)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_the_summary_tells_rows_files_deliveries_and_seconds(tmp_path: Path) -> 
     assert "pdf 45.0 kB" in said
     assert "delivered to team@example.org" in said
     assert "1 attempt" in said
-    assert "upload 300 ms, render 2.00 s" in said
+    assert "upload 0.3 s, render 2.0 s" in said
     assert summary.report_links(found) == [
         ("Report", str(tmp_path / "a.pdf"), ""),
         ("Trace", "millrace trace", "run run-1"),

@@ -25,6 +25,14 @@ class Other(JobArgs):
     name: str = ""
 
 
+class Brief(JobArgs):
+    """A kind with a short time limit."""
+
+    kind: ClassVar[str] = "toy.thing.brief"
+    queue: ClassVar[str] = "toy.jobs"
+    retry: ClassVar[Retry] = Retry(max_attempts=2, base=0.1, cap=0.4)
+
+
 class ThingDone(Event):
     type: ClassVar[str] = "toy.thing.done.v1"
     owner: ClassVar[str] = "tests"
