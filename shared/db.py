@@ -6,8 +6,10 @@ ledger, whose statements are written out.
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,6 +104,7 @@ class Database:
         self._pid = 0
         self._lock = threading.Lock()
         self._waker: Waker | None = None
+        os.register_at_fork(after_in_child=partial(_after_fork, weakref.ref(self)))
 
     @property
     def engine(self) -> Engine:
@@ -158,6 +161,13 @@ class Database:
             if self._waker is not None:
                 self._waker.stop()
             self._engine = self._waker = None
+
+
+def _after_fork(database: "weakref.ref[Database]") -> None:
+    """A thread of the parent may have held the lock; in the child nobody would ever release it."""
+    found = database()
+    if found is not None:
+        found._lock = threading.Lock()
 
 
 class Waker:

@@ -48,16 +48,20 @@ class LeaseStep(bootsteps.StartStopStep):
             in_hand=_in_hand,
         )
         signals.task_failure.connect(self._on_task_failure, weak=False)
+        signals.worker_shutdown.connect(self.terminate, weak=False)
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
     def stop(self, worker: Any) -> None:
+        """A warm shutdown begins: the pool, which stops after us, still finishes what it runs. Its lease is
+        renewed until then; the signal of the worker's end ends it."""
+
+    def terminate(self, *_: Any, **__: Any) -> None:
+        """A cold shutdown begins, or a warm one is done: what is still running may be taken at once."""
         self._stopped.set()
         self._wanted.set()
         if self._thread is not None:
             self._thread.join(5)
-
-    terminate = stop
 
     def _run(self) -> None:
         connection: Connection | None = None
@@ -97,13 +101,22 @@ def _close(connection: Connection | None) -> None:
 
 
 def _in_hand() -> set[UUID]:
-    """The jobs of all messages that this worker has taken and not yet done with."""
+    """The jobs of all messages that this worker has taken and not yet done with.
+
+    Celery's main thread changes both sets meanwhile; it empties the first for an instant when it reconnects.
+    """
     found: set[UUID] = set()
-    for request in list(state.reserved_requests):
+    for request in (*_copy(state.reserved_requests), *_copy(state.active_requests)):
         for job in request.args[0] if request.args and isinstance(request.args[0], list) else ():
             with suppress(ValueError, TypeError, AttributeError):
                 found.add(UUID(job))
     return found
+
+
+def _copy(requests: Any) -> list[Any]:
+    while True:
+        with suppress(RuntimeError):  # changed while it was read
+            return list(requests)
 
 
 class BindingGuard(bootsteps.StartStopStep):

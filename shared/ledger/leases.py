@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 
-from shared.db import Database, Statements, is_outage
+from shared.db import Database, Statements, is_outage, raw
 from shared.ledger import moves
 from shared.ledger.failures import Held, fail, take_back
 from shared.ledger.tasks import Tasks
@@ -30,7 +30,7 @@ def renew(connection: Statements, worker: UUID, name: str, seconds: float) -> No
 
 def end(connection: Statements, worker: UUID) -> None:
     """The worker stops in good order: what it still holds may be taken at once."""
-    connection.execute("UPDATE worker SET lease_until = now() WHERE id = %s", (worker,))
+    connection.execute("UPDATE worker SET lease_until = now(), ended_at = now() WHERE id = %s", (worker,))
 
 
 def forget(connection: Statements) -> None:
@@ -67,6 +67,7 @@ class Keeper:
         self._max_crashes = max_crashes
         self._in_hand = in_hand
         self._reasons: dict[UUID, tuple[str, str]] = {}
+        self._missing: set[UUID] = set()
 
     def lost(self, ids: list[UUID], code: str, detail: str) -> None:
         """Told by the pool: the process that had these jobs is gone."""
@@ -81,13 +82,16 @@ class Keeper:
             (self._worker,),
         ).fetchall()
         in_hand = self._in_hand()
+        absent = {row["id"] for row in held} - in_hand
         for row in held:
             seconds = row.pop("seconds")
-            if row["id"] not in in_hand:
+            if row["id"] in absent & (self._missing | self._reasons.keys()):
                 self._take_back(Held(**row), *self._reasons.pop(row["id"], UNRECORDED))
-            elif seconds > self._time_limit(row["kind"]):
+            elif row["id"] in in_hand and seconds > self._time_limit(row["kind"]):
                 detail = f"It ran past its time limit, for {seconds:.0f} s, and could not be stopped."
                 self._take_back(Held(**row), "attempt.time_limit", detail)
+        # Around a reconnect Celery forgets for a moment what its pool has begun: absent once is not yet lost.
+        self._missing = absent
         self._reasons = {id: reason for id, reason in self._reasons.items() if id in in_hand}
 
     def _time_limit(self, kind: str) -> float:
@@ -106,13 +110,24 @@ def reap(database: Database, connection: Statements, tasks: Tasks, max_crashes: 
     """Take back the jobs of workers whose lease ran out; answers how many. Run by the leading Beat."""
     found = moves.abandoned(connection)
     for row in found:
-        name = row.pop("worker")
+        name, ended = row.pop("worker"), row.pop("ended")
         log.warning("lease lost", job=str(row["id"]), kind=row["kind"], attempt=row["attempt"], worker=name)
-        reason = {"code": "worker.lost", "detail": f"Worker {name} stopped renewing its lease."}
         job = Held(**row)
         with _alone(job):
-            take_back(database, tasks, job, reason, max_crashes)
+            if ended:
+                _give_back(database, job, name)
+            else:
+                reason = {"code": "worker.lost", "detail": f"Worker {name} stopped renewing its lease."}
+                take_back(database, tasks, job, reason, max_crashes)
     return len(found)
+
+
+def _give_back(database: Database, job: Held, worker: str) -> None:
+    """A worker that was told to stop had not the time to finish the job: that is no fault of the job's."""
+    reason = {"code": "worker.stopped", "detail": f"Worker {worker} was stopped before the job was done."}
+    with database.transaction() as session:
+        moves.snooze(raw(session), job.id, job.attempt, reason, 0.0)
+        session.info["wake"] = True
 
 
 def expire(database: Database, connection: Statements, tasks: Tasks) -> int:

@@ -36,6 +36,9 @@ def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed
     What is not returned belongs to somebody else or is done: a second message finds nothing. Rows that
     another claim holds are skipped, not waited for. A worker without a lease gets nothing: nobody would take
     the jobs back from one that was never entered, and from one that lost its lease they would be at once.
+
+    The claim may be lost when PostgreSQL crashes (synchronous_commit = off). Another claim then gets the same
+    attempt number: still only one of the two commits, as `succeeded` is reached once; the other's work is in vain.
     """
     rows = connection.execute(
         """UPDATE job SET state = 'running', attempt = attempt + 1, worker = %(worker)s, started_at = now(),
@@ -168,7 +171,7 @@ def abandoned(connection: Statements, limit: int = 500) -> list[Row]:
     """Running jobs whose worker's lease has run out, or whose worker nobody knows."""
     return connection.execute(
         """SELECT job.id, kind, attempt, crashes, max_attempts, workspace, run, args,
-                  coalesce(worker.name, job.worker::text) AS worker
+                  coalesce(worker.name, job.worker::text) AS worker, worker.ended_at IS NOT NULL AS ended
            FROM job LEFT JOIN worker ON worker.id = job.worker
            WHERE job.state = 'running' AND coalesce(worker.lease_until, '-infinity') < now() LIMIT %s""",
         (limit,),

@@ -1,4 +1,4 @@
-"""Weekly partitions: made ahead of time, and dropped whole when their week has aged out."""
+"""Weekly partitions, made ahead of time, so that old weeks can be dropped whole. Nothing is dropped yet."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -8,8 +8,8 @@ States of a job, and the moves that the database allows (docs/state-machine.md d
     running -> queued                    a passing failure, or the lease was lost
     failed | cancelled -> queued         redrive
 
-Partitions are weeks by id, which begins with a time (shared/ids.py): finished work ages out by dropping a
-partition. A stray id outside them goes to the default partition and is lost to nobody.
+Partitions are weeks by id, which begins with a time (shared/ids.py): finished work can be dropped by the
+week. A stray id outside them goes to the default partition and is lost to nobody.
 """
 
 from datetime import UTC, datetime
@@ -128,9 +128,11 @@ CREATE TABLE worker (
   name        text        NOT NULL,
   version     text        NOT NULL,
   started_at  timestamptz NOT NULL DEFAULT now(),
-  lease_until timestamptz NOT NULL
+  lease_until timestamptz NOT NULL,
+  ended_at    timestamptz
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE worker IS 'One row a worker incarnation. Its jobs are its own until lease_until.';
+COMMENT ON COLUMN worker.ended_at IS 'When it stopped in good order; what it then still held did not crash it.';
 
 CREATE FUNCTION job_move() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
