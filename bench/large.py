@@ -5,23 +5,30 @@ import json
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from bench.system import conditions, running_system
 from infra.local import sample
+from infra.local.sample import Sample
+from infra.local.stack import Stack
 
 SAMPLE_SECONDS = 0.1
 
 
 class Watch:
-    """Samples the resident sets of the stack's processes, with all their descendants."""
+    """Samples the resident sets of the stack's processes, with all their descendants.
 
-    def __init__(self, stack) -> None:
+    PostgreSQL's shared buffers count in each of its processes that has touched them.
+    """
+
+    def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._stopped = threading.Event()
         self.peaks: dict[str, float] = {}
+        """Name in the stack → megabytes of its largest process, or of that one's descendants."""
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> "Watch":
@@ -35,17 +42,16 @@ class Watch:
     def _run(self) -> None:
         while not self._stopped.wait(SAMPLE_SECONDS):
             for view in self._stack.views():
-                if view.pid is not None and view.name not in ("postgres", "valkey"):
+                if view.pid is not None:
                     self._look(view.name, view.pid)
 
     def _look(self, name: str, pid: int) -> None:
-        try:
+        with suppress(psutil.NoSuchProcess):
             root = psutil.Process(pid)
             for process in [root, *root.children(recursive=True)]:
-                megabytes = process.memory_info().rss / 1e6
-                self.peaks[name] = max(self.peaks.get(name, 0.0), megabytes)
-        except psutil.NoSuchProcess:
-            return
+                with suppress(psutil.NoSuchProcess):  # it ended between two looks: the others are still looked at
+                    megabytes = process.memory_info().rss / 1e6
+                    self.peaks[name] = max(self.peaks.get(name, 0.0), megabytes)
 
 
 def main() -> None:
@@ -55,7 +61,7 @@ def main() -> None:
     found = conditions()
     with running_system() as (stack, client), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "big.csv"
-        bytes_ = write(path, given.megabytes)
+        big = write(path, given.megabytes)
         with Watch(stack) as watch:
             began = time.perf_counter()
             accepted = client.upload(path, "big")
@@ -65,7 +71,7 @@ def main() -> None:
             seconds = time.perf_counter() - began
         dataset = client.dataset(accepted["dataset"]["id"])
     figures = {
-        "megabytes": round(bytes_ / 1e6),
+        "megabytes": round(big.bytes / 1e6),
         "state": run["state"],
         "rows_loaded": dataset["rows_loaded"],
         "rows_rejected": dataset["rows_rejected"],
@@ -76,16 +82,17 @@ def main() -> None:
     print(json.dumps({"figures": figures, "ratios": {}, "conditions": found}))
 
 
-def write(path: Path, megabytes: int) -> int:
-    """The sample's rows again and again, up to the size; answers bytes."""
+def write(path: Path, megabytes: int) -> Sample:
+    """The sample's rows again and again, up to the size."""
     once = path.with_suffix(".once")
-    sample.write(once)
+    part, times = sample.write(once), 0
     header, _, rows = once.read_bytes().partition(b"\n")
     with path.open("wb") as file:
         file.write(header + b"\n")
         while file.tell() < megabytes * 1_000_000:
             file.write(rows)
-        return file.tell()
+            times += 1
+        return Sample(path, part.rows * times, part.bad * times, file.tell())
 
 
 if __name__ == "__main__":

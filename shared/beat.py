@@ -30,6 +30,8 @@ IDLE_SECONDS = 1.0
 """Longest wait for a notification: the poll that finds work whose announcement was lost."""
 BUSY_SECONDS = 0.02
 """Wait while due jobs wait for room in the broker and claims make it; longer and longer when they do not."""
+FROZEN_SECONDS = 30
+"""A leader that asks PostgreSQL nothing for so long is frozen, or its machine is gone: another may lead."""
 REAP_SECONDS = 2.0
 HOUSEKEEPING_SECONDS = 3600.0
 
@@ -97,6 +99,8 @@ class Leader:
 
     def close(self) -> None:
         self._stopped.set()
+        if self._followers is not None:
+            self._followers.join(2)  # it may wait for a producer's answer; being cut off there loses nothing
         self._step_down()
         self._broker.close()
 
@@ -110,7 +114,10 @@ class Leader:
         log.info("leading")
         self._connection = connection
         connection.execute(
-            "SELECT set_config('application_name', current_setting('application_name') || '-leader', false)"
+            """SELECT set_config('application_name', current_setting('application_name') || '-leader', false),
+                      set_config('idle_session_timeout', %(frozen)s, false),
+                      set_config('idle_in_transaction_session_timeout', %(frozen)s, false)""",
+            {"frozen": f"{FROZEN_SECONDS}s"},
         )
         self._listen(connection)
         settings = self._service.settings

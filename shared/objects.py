@@ -8,6 +8,9 @@ from urllib.parse import unquote, urlsplit
 from shared.errors import NotFound
 
 CHUNK_BYTES = 4 * 1024 * 1024
+"""Read at a time."""
+PART_BYTES = 8 * 1024 * 1024
+"""Stored at a time; S3 takes no part under 5 MiB but the last."""
 
 
 class ObjectStore:
@@ -28,18 +31,13 @@ class ObjectStore:
         import obstore
 
         with path.open("rb") as file:
-            obstore.put(self.store, key, file)
-
-    def put_bytes(self, key: str, data: bytes) -> None:
-        import obstore
-
-        obstore.put(self.store, key, data)
+            obstore.put(self.store, key, file, chunk_size=PART_BYTES)
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """Store a stream. If it raises, the part that came is discarded and `key` stays as it was."""
         import obstore
 
-        await obstore.put_async(self.store, key, chunks, chunk_size=CHUNK_BYTES, max_concurrency=2)
+        await obstore.put_async(self.store, key, chunks, chunk_size=PART_BYTES, max_concurrency=2)
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy the object to `path`, streamed. Raises NotFound."""

@@ -14,6 +14,7 @@ from opentelemetry import context, propagate, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 TRACER = "millrace"
@@ -30,7 +31,8 @@ def start(service: str) -> None:
     if _state.get("pid") == os.getpid():
         return
     resource = Resource.create({"service.name": service, "service.namespace": "millrace"})
-    provider = TracerProvider(resource=resource)
+    # Every span, whatever the caller's `traceparent` says of sampling: the trace of a run is the product's own record.
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource)
     provider.add_span_processor(_Inherit())
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -63,6 +65,25 @@ def traceparent() -> str | None:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")
+
+
+def trace_of(traceparent: str | None) -> str | None:
+    """The trace id (32 hex digits) of a W3C `traceparent`; None of one that is missing or malformed."""
+    if not traceparent:
+        return None
+    found = trace.get_current_span(propagate.extract({"traceparent": traceparent}, context.Context()))
+    known = found.get_span_context()
+    return trace.format_trace_id(known.trace_id) if known.is_valid else None
+
+
+@contextmanager
+def detached() -> Iterator[None]:
+    """What is begun or enqueued inside belongs to no trace yet."""
+    token = context.attach(context.Context())
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 @contextmanager

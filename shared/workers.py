@@ -19,6 +19,8 @@ from shared.ledger import leases
 log = structlog.get_logger(__name__)
 
 BINDINGS_SECONDS = 5.0
+ENTER_SECONDS = 5.0
+"""A worker that starts while PostgreSQL is away waits so long for its lease, then goes on without."""
 
 
 class LeaseStep(bootsteps.StartStopStep):
@@ -31,6 +33,7 @@ class LeaseStep(bootsteps.StartStopStep):
         self._service = worker.app.service
         self._name = worker.hostname
         self._wanted = threading.Event()
+        self._entered = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._keeper: leases.Keeper | None = None
@@ -51,6 +54,7 @@ class LeaseStep(bootsteps.StartStopStep):
         signals.worker_shutdown.connect(self.terminate, weak=False)
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
+        self._entered.wait(ENTER_SECONDS)  # without a lease nothing can be claimed
 
     def stop(self, worker: Any) -> None:
         """A warm shutdown begins: the pool, which stops after us, still finishes what it runs. Its lease is
@@ -70,6 +74,7 @@ class LeaseStep(bootsteps.StartStopStep):
             try:
                 connection = connection or self._service.database.connect()
                 self._keeper.round(connection)
+                self._entered.set()
             except (psycopg.Error, SQLAlchemyError) as error:
                 log.error("lease not renewed", reason=str(error)[:300])
                 _close(connection)

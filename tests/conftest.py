@@ -1,12 +1,16 @@
 """Servers for the tests: real PostgreSQL and broker, from containers where an engine answers, else embedded."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import docker
 import psycopg
 import pytest
+from docker.errors import DockerException
 
 from infra.local import ports, postgres, valkey
 from infra.local.state import State
@@ -19,8 +23,57 @@ PASSWORD = "test-only"
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """`postgres` (superuser's URL), `broker` (URL), and the `supervisor` that runs them."""
-    folder = tmp_path_factory.mktemp("servers")
+    """`postgres` (superuser's URL), `broker` (URL), and `kill_broker()`, after which it comes back by itself."""
+    with _chosen(os.environ.get("MILLRACE_TEST_SERVERS"), tmp_path_factory) as servers:
+        yield servers
+
+
+def _chosen(forced: str | None, folders: pytest.TempPathFactory) -> AbstractContextManager[SimpleNamespace]:
+    if forced not in (None, "", "containers", "embedded"):
+        raise pytest.UsageError(f"MILLRACE_TEST_SERVERS is {forced!r}; it may be containers or embedded")
+    if forced == "containers" or (not forced and _engine_answers()):
+        return _containers()
+    return _embedded(folders.mktemp("servers"))
+
+
+def _engine_answers() -> bool:
+    try:
+        with closing(docker.from_env(timeout=2)) as engine:
+            return bool(engine.ping())
+    except (DockerException, OSError):
+        return False
+
+
+@contextmanager
+def _containers() -> Iterator[SimpleNamespace]:
+    """The images of docker-compose.yml."""
+    from testcontainers.community.postgres import PostgresContainer
+    from testcontainers.community.valkey import ValkeyContainer
+
+    database = PostgresContainer(
+        "postgres:18-bookworm", username=postgres.SUPERUSER, password=PASSWORD, dbname="postgres", driver=None
+    )
+    # As the embedded one is made.
+    database.with_env("POSTGRES_INITDB_ARGS", "--locale=C --locale-provider=builtin --builtin-locale=C.UTF-8")
+    database.with_command(["postgres", "-c", "max_connections=200", "-c", "jit=off"])
+    broker = ValkeyContainer("valkey/valkey:9.1.1-alpine").with_password(PASSWORD)
+    # A port that Docker chooses is another one after a restart.
+    broker.with_bind_ports(broker.port, ports.free()["valkey"])
+
+    def kill_broker() -> None:
+        broker.get_wrapped_container().kill()
+        broker.get_wrapped_container().start()
+
+    with database, broker:
+        yield SimpleNamespace(
+            postgres=database.get_connection_url(),
+            broker=f"redis://:{PASSWORD}@{broker.get_host()}:{broker.get_exposed_port()}/0",
+            kill_broker=kill_broker,
+        )
+
+
+@contextmanager
+def _embedded(folder: Path) -> Iterator[SimpleNamespace]:
     for parent in [folder, *folder.parents]:  # PostgreSQL may run as another user
         if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o011)
@@ -29,13 +82,19 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
     free = ports.free()
     processes = [postgres.process(state, free["postgres"], PASSWORD), valkey.process(state, free["valkey"], PASSWORD)]
     supervisor = Supervisor(processes, state.log, f"tests-{os.getpid()}")
+
+    def kill_broker() -> None:
+        [broker] = [view for view in supervisor.views() if view.name == "valkey"]
+        assert broker.pid
+        os.kill(broker.pid, signal.SIGKILL)
+
     supervisor.start()
     try:
         supervisor.wait(timeout=60)
         yield SimpleNamespace(
             postgres=postgres.admin_url(free["postgres"], PASSWORD),
             broker=valkey.url(free["valkey"], PASSWORD),
-            supervisor=supervisor,
+            kill_broker=kill_broker,
         )
     finally:
         supervisor.stop()

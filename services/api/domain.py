@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+from pydantic import BaseModel
+
+from services.api.jobs import SETTLING
 from shared.contracts.catalog import consumers
 from shared.contracts.envelope import Envelope
 
 UNFINISHED = ("queued", "running")
+LEFT_ALONE = timedelta(hours=12)
+"""A run without a new event for so long is looked at no more, but when somebody asks for it."""
 
 
 class Job(Protocol):
@@ -21,6 +26,24 @@ class Job(Protocol):
     cause_id: UUID
     reason: dict[str, Any] | None
     finished_at: datetime | None
+
+
+class Step(BaseModel):
+    """A job as far as the rules need to know it."""
+
+    kind: str
+    state: str
+    cause: str
+    cause_id: UUID
+    reason: dict[str, Any] | None
+    finished_at: datetime | None
+
+
+class Part(BaseModel):
+    """One service's part of a run, as far as the rules need to know it."""
+
+    jobs: list[Step]
+    events: list[Envelope]
 
 
 @dataclass(frozen=True)
@@ -60,3 +83,18 @@ def _not_taken_in(jobs: Sequence[Job], events: Sequence[Envelope]) -> list[str]:
     """Kinds of jobs that events must cause and have not yet caused."""
     caused: set[tuple[UUID, str]] = {(job.cause_id, job.kind) for job in jobs if job.cause == "event"}
     return [kind for event in events for kind in consumers(event.type) if (event.id, kind) not in caused]
+
+
+J = TypeVar("J", bound=Job)
+
+
+def without_settling(jobs: Sequence[J]) -> list[J]:
+    """The jobs that are steps of a run."""
+    return [job for job in jobs if job.kind != SETTLING]
+
+
+def look_again(age: timedelta) -> float | None:
+    """Seconds until a run is looked at again whose newest event is of that age; None when it is left alone."""
+    if age > LEFT_ALONE:
+        return None
+    return min(max(2.0, age.total_seconds() / 2), 1800.0)

@@ -1,8 +1,12 @@
 """What `api` says to itself."""
 
 from typing import ClassVar
+from uuid import UUID
 
-from shared.ledger.messages import EventArgs
+from shared.ledger.messages import EventArgs, JobArgs, Lane
+
+SETTLING = "api.run.settle"
+"""The kind that looks how a run stands. It is no step of the run: counted as one, it would wait for itself."""
 
 
 class RecordEvent(EventArgs):
@@ -10,3 +14,14 @@ class RecordEvent(EventArgs):
 
     kind: ClassVar[str] = "api.run.record"
     queue: ClassVar[str] = "api.jobs"
+
+
+class SettleRun(JobArgs):
+    """See how a run stands after an event of it was recorded, until it has ended."""
+
+    kind: ClassVar[str] = SETTLING
+    queue: ClassVar[str] = "api.jobs"
+    lane: ClassVar[Lane] = Lane.BULK
+
+    run: UUID
+    event: UUID

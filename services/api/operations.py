@@ -2,24 +2,27 @@
 
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlmodel import Session
 
 from services.api import repository
-from services.api.domain import Standing
+from services.api.domain import Job, Part, Standing, standing, without_settling
 from services.api.errors import ScopeUnknown, WorkspaceExists
+from services.api.jobs import SettleRun
 from services.api.models import ApiKey, AuditEntry, Run, RunEvent, Span, Workspace
-from shared import ids
+from shared import ids, telemetry
 from shared.auth import WORKSPACE_SCOPES, Principal, digest
 from shared.contracts.api import WorkspaceCreated
 from shared.contracts.envelope import Envelope
 from shared.errors import NotFound, Unauthenticated
-from shared.ledger.enqueue import Origin, publish
+from shared.ledger.enqueue import Origin, enqueue, publish
 
 KEY_PREFIX = "mr_"
+SETTLE_AFTER = timedelta(seconds=2)
+"""By then the jobs that an event causes are mostly done."""
 SHOWN_CHARACTERS = 10
 """So much of a key is kept readable, for people to tell their keys apart."""
 
@@ -80,7 +83,7 @@ def begin_run(session: Session, workspace: UUID, run: UUID, trace_id: str | None
 
 def record_event(session: Session, event: Envelope) -> None:
     """Keep a completion event; receiving it twice keeps it once."""
-    trace_id = event.traceparent.split("-")[1] if event.traceparent else None
+    trace_id = telemetry.trace_of(event.traceparent)
     repository.upsert_run(session, _run(event.workspace, event.runid, trace_id, ids.time_of(event.runid)))
     repository.add_run_event(
         session,
@@ -96,12 +99,40 @@ def record_event(session: Session, event: Envelope) -> None:
             data=event.data,
         ),
     )
+    with telemetry.detached():  # looking how the run stands is no step of it: its trace ends with the run
+        args = SettleRun(run=event.runid, event=event.id)
+        id = ids.derive(event.id, args.kind, event.runid)
+        enqueue(session, args, id=id, not_before=datetime.now(UTC) + SETTLE_AFTER)
 
 
-def keep_standing(session: Session, run: Run, found: Standing) -> None:
-    """Write down how the run stands, when that has changed."""
+def to_settle(session: Session, workspace: UUID, args: SettleRun) -> Run | None:
+    """The run that is to be looked at; None when it has ended, or a later event's job looks at it."""
+    run = repository.find_run(session, workspace, args.run)
+    events = repository.list_run_events(session, args.run)
+    return run if run and run.state == "running" and events[-1].id == args.event else None
+
+
+def settle_from(session: Session, run: Run, parts: Sequence[Part], unreachable: Sequence[str]) -> Standing:
+    """`settle` by the services' parts. What does not answer is stood in for by the events that were recorded."""
+    jobs = [job for part in parts for job in part.jobs]
+    events = [event for part in parts for event in part.events]
+    return settle(session, run, without_settling(jobs), events, unreachable)
+
+
+def settle(
+    session: Session, run: Run, jobs: Sequence[Job], events: Sequence[Envelope], unreachable: Sequence[str]
+) -> Standing:
+    """How the run stands, written down when that has changed.
+
+    An ended run stays as it is stored while a service cannot be asked, and when its jobs have aged out of the
+    ledgers: what is missing then says nothing.
+    """
+    if run.state != "running" and (unreachable or not jobs):
+        return Standing(run.state, run.reason, run.finished_at)
+    found = standing(jobs, events, unreachable)
     if (run.state, run.reason) != (found.state, found.reason):
         repository.set_run(session, run.id, found.state, found.reason, found.finished_at)
+    return found
 
 
 def store_spans(session: Session, spans: list[dict[str, Any]]) -> None:

@@ -13,6 +13,12 @@ class ChannelUnknown(Unprocessable):
     code, title = "channel.unknown", "Unknown channel"
 
 
+class EventTypeUnknown(Unprocessable):
+    """The rule would never fire: no event that the service hears of has such a type."""
+
+    code, title = "rule.event_type_unknown", "Unknown event type"
+
+
 class TooMany(Conflict):
     code, title = "workspace.full", "The workspace has as many as it may"
 

@@ -29,6 +29,11 @@ def _add_named(session: Session, model: type[Named], row: Named) -> bool:
     return bool(session.execute(statement.returning(col(model.id))).first())
 
 
+def lock_workspace(session: Session, workspace: UUID) -> None:
+    """Held until the transaction ends: who counts what a workspace has, and adds to it, does so alone."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(func.current_schema() + f" {workspace}"))))
+
+
 def count(session: Session, model: type[Named], workspace: UUID) -> int:
     return session.exec(select(func.count()).select_from(model).where(model.workspace == workspace)).one()
 

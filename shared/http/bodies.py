@@ -1,12 +1,14 @@
 """Bodies that every service's answers share."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from shared.contracts.envelope import Envelope
+
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 class JobLink(BaseModel):
@@ -83,3 +85,5 @@ class JobPage(BaseModel):
     items: list[JobBody]
     next: UUID | None
     """Give it as `after` for the next page; null on the last."""
+    unreachable: list[str] = []
+    """Services that could not be asked, when the page is the gateway's; their jobs are missing here."""

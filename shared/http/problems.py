@@ -77,7 +77,10 @@ async def _on_database(request: Request, error: Exception) -> JSONResponse:
     cause = error.orig if isinstance(error, DBAPIError) else error
     if is_outage(error):
         log.error("the database is away", reason=str(cause)[:300])
-        detail = "The database is away for a moment. Repeat the request, with the same Idempotency-Key if it has one."
+        detail = (
+            "The database is away for a moment. It is not known whether the request took effect: repeat it with the "
+            "same Idempotency-Key."
+        )
         return await _on_named(request, Unavailable(detail))
     if isinstance(cause, psycopg.DataError):
         log.warning("unstorable value", path=request.url.path, reason=str(cause)[:300])

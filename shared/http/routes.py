@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.db import raw
 from shared.http import metrics
-from shared.http.bodies import JobDetail, JobPage, RunPart
+from shared.http.bodies import JobDetail, JobPage, JobState, RunPart
 from shared.http.dependencies import Caller, PageLimit, Transaction, requires
 from shared.ledger import queries
 from shared.ledger.feed import PAGE_EVENTS, Page, read
@@ -55,7 +55,7 @@ def list_jobs(
     session: Transaction,
     request: Request,
     run: UUID | None = None,
-    state: str | None = None,
+    state: JobState | None = None,
     kind: str | None = None,
     after: UUID | None = None,
     limit: PageLimit = 100,

@@ -8,6 +8,7 @@ from psycopg.types.json import Jsonb
 
 from shared import ids
 from shared.db import Database
+from shared.testing.objects import put
 
 Ids = dict[str, str]
 """Id by the part of the path that stands before it."""
@@ -44,7 +45,7 @@ def _reports(database: Database, client: TestClient, workspace: UUID, run: UUID)
     made = client.post("/v1/definitions", json={"name": "walked", "title": "Walked", "dataset": "*"})
     assert made.status_code == 201, made.text
     render, artifact, object = ids.draw(), ids.draw(), "reports/walked.csv"
-    client.app.state.objects.put_bytes(object, b"a,b\n")
+    put(client.app.state.objects, object, b"a,b\n")
     definition = Jsonb({"name": "walked", "title": "Walked", "formats": ["csv"]})
     _insert(database, "render", id=render, workspace=workspace, run=run, job=ids.draw(), definition_id=ids.draw(),
             definition=definition, dataset_id=ids.draw(), dataset="d", version=1,

@@ -361,8 +361,7 @@ def test_an_event_that_the_broker_lost_comes_by_the_feed(works: Works, broker: A
 def test_work_goes_on_after_the_broker_was_killed(works: Works, servers: SimpleNamespace, broker: Any) -> None:
     works.all()
     works.ends(works.owe())
-    [valkey] = [view for view in servers.supervisor.views() if view.name == "valkey"]
-    os.kill(valkey.pid, signal.SIGKILL)
+    servers.kill_broker()
     jobs = [works.owe() for _ in range(5)]
     assert {works.ends(job, 40)["state"] for job in jobs} == {"succeeded"}
 

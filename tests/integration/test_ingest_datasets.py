@@ -19,6 +19,7 @@ from shared.ledger.attempts import Attempt
 from shared.ledger.failures import Held
 from shared.ledger.moves import Claimed
 from shared.testing.ledger import run_due
+from shared.testing.objects import put
 from tests.integration.ingest_service import Ingest
 
 ROWS = "".join(f"{i},{i}.50,2024-01-{1 + i % 28:02}\n" for i in range(1, 101))
@@ -263,11 +264,11 @@ def test_a_load_whose_upload_is_gone_fails_with_the_reason(ingest: Ingest) -> No
 def test_a_failed_load_that_is_driven_again_can_succeed(ingest: Ingest) -> None:
     answer = ingest.upload(GOOD).json()
     [upload] = ingest.objects.keys("uploads")
-    ingest.objects.put_bytes(upload, BROKEN.encode())
+    put(ingest.objects, upload, BROKEN.encode())
     run_due(ingest.database, tasks)
     assert ingest.show(answer["dataset"]["url"])["state"] == "failed"
 
-    ingest.objects.put_bytes(upload, GOOD.encode())
+    put(ingest.objects, upload, GOOD.encode())
     queued_again(ingest, UUID(answer["job"]["id"]))
     run_due(ingest.database, tasks)
     dataset = ingest.show(answer["dataset"]["url"])

@@ -30,6 +30,7 @@ from shared.ledger.execute import Executor
 from shared.objects import ObjectStore
 from shared.testing.http import TestApp
 from shared.testing.ledger import events, give_event, jobs, run_due
+from shared.testing.objects import put
 
 BARE = {"name": "summary", "title": "Orders of the year", "dataset": "*"}
 TOTALS = {
@@ -291,7 +292,7 @@ def test_a_parquet_that_is_gone_fails_at_once(reports: Reports) -> None:
 
 def test_a_broken_parquet_fails_at_once(reports: Reports) -> None:
     reports.define(BARE)
-    reports.objects.put_bytes("datasets/orders/broken.parquet", b"PAR1 and no more")
+    put(reports.objects, "datasets/orders/broken.parquet", b"PAR1 and no more")
     reports.run(reports.completed(object="datasets/orders/broken.parquet"))
     [render] = reports.renders()
     assert (render["state"], render["reason"]["code"]) == ("failed", "report.dataset_unreadable")
@@ -314,7 +315,7 @@ def test_a_failed_render_becomes_ready_when_its_job_is_redriven(reports: Reports
     reports.define(BARE)
     event = reports.completed(object="datasets/orders/late.parquet")
     reports.run(event)
-    reports.objects.put_bytes("datasets/orders/late.parquet", reports.objects.get_bytes("datasets/orders/1.parquet"))
+    put(reports.objects, "datasets/orders/late.parquet", reports.objects.get_bytes("datasets/orders/1.parquet"))
     with reports.database.connect() as connection:
         connection.execute("UPDATE job SET state = 'queued', finished_at = NULL WHERE state = 'failed'")
     run_due(reports.database, tasks)

@@ -3,8 +3,7 @@
 import os
 import signal
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from infra.local.state import State
 from infra.local.supervisor import Supervisor
 from infra.local.watchdog import marked
 from infra.provision import SERVICES, ProvisionError, at, provision
+from shared.testing.waiting import until
 
 PASSWORD = "a pass/word: 100% @odd?"
 ROLES = {service: f"{service} p@ss/%" for service in SERVICES}
@@ -81,13 +81,6 @@ def migrated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return calls
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def setting(servers: Servers, name: str) -> str:
     with psycopg.connect(servers.admin) as connection:
         row = connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
@@ -143,8 +136,8 @@ def test_data_survives_a_restart_and_a_kill(servers: Servers) -> None:
     # No checkpoint, no shutdown: what was committed comes back from the log.
     for name in ("postgres", "valkey"):
         os.kill(servers.pid(name), signal.SIGKILL)
-    eventually(lambda: [view.restarts for view in servers.supervisor.views()] == [1, 1])
-    eventually(lambda: all(view.status is Status.READY for view in servers.supervisor.views()))
+    until(lambda: [view.restarts for view in servers.supervisor.views()] == [1, 1], 30)
+    until(lambda: all(view.status is Status.READY for view in servers.supervisor.views()), 30)
     with psycopg.connect(servers.admin) as connection:
         assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
     with servers.valkey() as client:

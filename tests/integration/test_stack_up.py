@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from infra.local import ports, secrets
 from infra.local.state import State, holder
 from infra.local.watchdog import marked
+from shared.testing.waiting import until
 
 ROOT = Path(__file__).parents[2]
 MILLRACE = (sys.executable, "-c", "from clients.cli import main; main()")
@@ -43,14 +44,6 @@ def millrace(*arguments: object, code: int = 0, **environment: str) -> str:
     return done.stdout
 
 
-def eventually(condition: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return found
-
-
 class Up:
     """`millrace up` on a folder and ports of its own."""
 
@@ -70,8 +63,9 @@ class Up:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        eventually(lambda: "Millrace is running" in self.said() or self.process.poll() is not None)  # type: ignore[union-attr]
-        assert self.process.poll() is None, self.said()
+        process = self.process
+        until(lambda: "Millrace is running" in self.said() or process.poll() is not None, START_SECONDS)
+        assert process.poll() is None, self.said()
         return time.monotonic() - began
 
     def said(self) -> str:
@@ -133,7 +127,7 @@ def test_the_folder_is_closed_to_others(up: Up) -> None:
 
 
 def test_status_shows_every_process_ready(up: Up) -> None:
-    eventually(lambda: up.processes()["flower"]["status"] == "ready")
+    until(lambda: up.processes()["flower"]["status"] == "ready", START_SECONDS)
     processes = up.processes()
     assert {f"{service}-{role}" for service in SERVICES for role in ("http", "worker", "beat")} <= set(processes)
     assert {process["status"] for process in processes.values()} == {"ready", "done"}
@@ -195,9 +189,9 @@ def test_a_bad_file_is_refused_in_one_line(up: Up, tmp_path: Path, content: byte
 def test_what_is_killed_comes_back_and_is_told(up: Up) -> None:
     before = up.processes()["reports-worker"]
     os.kill(before["pid"], signal.SIGKILL)
-    eventually(lambda: up.processes()["reports-worker"]["restarts"] == 1)
-    eventually(lambda: up.processes()["reports-worker"]["status"] == "ready")
-    eventually(lambda: "reports worker is ready again" in up.said())
+    until(lambda: up.processes()["reports-worker"]["restarts"] == 1, START_SECONDS)
+    until(lambda: up.processes()["reports-worker"]["status"] == "ready", START_SECONDS)
+    until(lambda: "reports worker is ready again" in up.said(), START_SECONDS)
     assert "reports worker ended by SIGKILL; starting it again" in up.said()
     told = json.loads(up.run("demo", "--json"))
     assert told["rows_loaded"] > 100_000
@@ -224,7 +218,7 @@ def test_nothing_survives_a_killed_up(up: Up) -> None:
     assert up.process
     up.process.kill()
     up.process.wait()
-    eventually(lambda: up.left() == [], 30)
+    until(lambda: up.left() == [], 30)
     # And it starts again from what the crash left.
     up.start("--no-demo")
 
@@ -262,7 +256,7 @@ def test_an_ephemeral_demo_that_is_interrupted_leaves_nothing(tmp_path: Path) ->
     process = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    eventually(lambda: list(tmp_path.glob("millrace-*/logs/api-http.log")))
+    until(lambda: list(tmp_path.glob("millrace-*/logs/api-http.log")), START_SECONDS)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from infra.local.errors import StackError, StartFailed
 from infra.local.process import MARK, Process, Status, View
 from infra.local.supervisor import Supervisor
 from infra.local.watchdog import marked, sweep
+from shared.testing.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SLEEPER = "import signal; signal.pause()"
@@ -65,20 +65,13 @@ def program(name: str, code: str, **options: object) -> Process:
     return replace(Process(name, (sys.executable, "-c", code)), **options)  # type: ignore[arg-type]
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_processes_start_after_what_they_need_is_ready_and_stop_before_it(stack: Stack) -> None:
     flag = stack.folder / "flag"
     base = program("base", SLEEPER, ready=lambda running: flag.exists())
     step = program("step", "pass", step=True, after=("base",))
     top = program("top", SLEEPER, after=("step",))
     running = stack.start(base, step, top)
-    eventually(lambda: stack.view("base").status is Status.STARTING)
+    until(lambda: stack.view("base").status is Status.STARTING, 15)
     assert stack.view("step").status is Status.WAITING
     flag.touch()
     running.wait(timeout=15)
@@ -94,7 +87,7 @@ def test_what_crashes_is_started_again_and_the_reason_told(stack: Stack) -> None
     first = stack.view("one").pid
     assert first
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: stack.view("one").restarts == 1 and stack.view("one").status is Status.READY)
+    until(lambda: stack.view("one").restarts == 1 and stack.view("one").status is Status.READY, 15)
     assert stack.view("one").pid != first
     assert stack.view("one").reason == "ended by SIGKILL"
 
@@ -103,7 +96,7 @@ def test_restarts_wait_longer_each_time(stack: Stack, monkeypatch: pytest.Monkey
     monkeypatch.setattr(supervising, "BACKOFF_SECONDS", 0.1)
     running = stack.start(program("flaky", "import time; time.sleep(0.15)"))
     running.wait()
-    eventually(lambda: stack.view("flaky").restarts >= 4)
+    until(lambda: stack.view("flaky").restarts >= 4, 15)
     ended = [view.since for view in stack.views if view.status is Status.RESTARTING]
     begun = [view.since for view in stack.views if view.status is Status.STARTING][1:]
     pauses = [start - end for end, start in zip(ended, begun, strict=False)]
@@ -130,7 +123,7 @@ def test_a_step_that_fails_is_not_repeated(stack: Stack) -> None:
 def test_readiness_is_not_read_from_an_earlier_start(stack: Stack) -> None:
     (stack.folder / "worker.log").write_text("worker ready.\n")
     running = stack.start(program("worker", SLEEPER, ready=probes.logged("ready."), ready_seconds=0.4))
-    eventually(lambda: stack.view("worker").restarts >= 1)
+    until(lambda: stack.view("worker").restarts >= 1, 15)
     assert Status.READY not in {view.status for view in stack.views}
     running.stop()
 
@@ -147,8 +140,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", {port}), Handler).serve_forever()
 """
     running = stack.start(program("web", serve, ready=probes.answers(ports.url(port) + "/readyz")))
-    eventually(lambda: stack.view("web").status is Status.STARTING)
-    eventually(lambda: b'"GET /readyz' in (stack.folder / "web.log").read_bytes())
+    until(lambda: stack.view("web").status is Status.STARTING, 15)
+    until(lambda: b'"GET /readyz' in (stack.folder / "web.log").read_bytes(), 15)
     assert stack.view("web").status is Status.STARTING
     (stack.folder / "flag").touch()
     running.wait(timeout=10)
@@ -171,7 +164,7 @@ def test_a_preparation_that_fails_is_a_clear_failure(stack: Stack) -> None:
 
 def test_a_process_that_is_not_ready_in_time_is_killed_and_tried_again(stack: Stack) -> None:
     running = stack.start(program("slow", SLEEPER, ready=lambda running: False, ready_seconds=0.3))
-    eventually(lambda: stack.view("slow").restarts >= 1)
+    until(lambda: stack.view("slow").restarts >= 1, 15)
     assert stack.view("slow").reason == "not ready after 0 seconds"
     running.stop()
 
@@ -187,13 +180,13 @@ def test_what_ignores_the_stop_signal_is_killed(stack: Stack) -> None:
 
 def test_children_of_a_child_go_with_it(stack: Stack) -> None:
     running = stack.start(program("parent", PARENT))
-    eventually(lambda: len(marked(stack.mark)) == 2)
+    until(lambda: len(marked(stack.mark)) == 2, 15)
     parent = stack.view("parent").pid
     assert parent
     grandchild = psutil.Process(parent).children()[0]
     os.kill(parent, signal.SIGKILL)
-    eventually(lambda: stack.view("parent").restarts == 1)
-    eventually(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: stack.view("parent").restarts == 1, 15)
+    until(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE, 15)
     running.stop()
 
 
@@ -230,14 +223,14 @@ Supervisor(programs, lambda name: logs / name, {mark!r}).start()
 signal.pause()
 """
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as owner:
-        eventually(lambda: len(marked(mark)) == 6)
+        until(lambda: len(marked(mark)) == 6, 15)
         owner.kill()
-    eventually(lambda: not marked(mark))
+    until(lambda: not marked(mark), 15)
 
 
 def test_a_new_start_ends_what_a_crash_left_running(stack: Stack) -> None:
     orphan = subprocess.Popen([sys.executable, "-c", SLEEPER], env={MARK: stack.mark}, start_new_session=True)
-    eventually(lambda: len(marked(stack.mark)) == 1)
+    until(lambda: len(marked(stack.mark)) == 1, 15)
     stack.start(program("one", SLEEPER)).wait()
     assert [process.pid for process in marked(stack.mark)] == [stack.view("one").pid]
     orphan.wait()

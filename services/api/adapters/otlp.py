@@ -6,10 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from services.api.errors import SpansMalformed
+from shared.ledger.values import storable
 from shared.telemetry import WORKSPACE
 
 BODY_BYTES = 8 * 1024 * 1024
 """Largest export, unpacked: a small packed one must not fill the memory."""
+TEXT_CHARACTERS = 4_000
+"""So much of an attribute's text is kept."""
 
 
 def unpack(body: bytes, encoding: str) -> bytes:
@@ -83,8 +86,7 @@ def _value(value: Any) -> Any:
     if kind == "array_value":
         return [_value(item) for item in value.array_value.values]
     if kind in ("string_value", "bool_value", "int_value", "double_value"):
-        found = getattr(value, kind)
-        return found.replace("\x00", "")[:4_000] if isinstance(found, str) else found
+        return storable(getattr(value, kind), TEXT_CHARACTERS)  # a double may be NaN, which jsonb refuses
     return None
 
 

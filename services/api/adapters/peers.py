@@ -1,6 +1,7 @@
 """The other services over HTTP: passing requests on, and asking all of them at once."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,24 @@ from shared.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-ASK_SECONDS = 5.0
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a service is waited for, in seconds."""
+
+    connect: float = 5.0
+    """For a connection, a free one of ours included."""
+    read: float = 120.0
+    """For the next piece of the answer; its first comes after the whole upload was worked through."""
+    write: float = 60.0
+    """For a piece of the request to be taken."""
+    ask: float = 5.0
+    """For the whole answer to a question of ours."""
+
+
+PASSED_ON, ASKED = 100, 20
+"""Connections to each service, for requests passed on and for questions of ours. Every service has its own, so
+that one that hangs takes nothing from the others."""
 PASS_ON = ("content-type", "content-length", "content-encoding", "idempotency-key", "accept", "range", "if-none-match")
 """Request headers that a service gets; the rest, with all that is hop-by-hop (RFC 9110, 7.6.1), stays here."""
 GIVE_BACK_NOT = ("connection", "keep-alive", "transfer-encoding", "server", "date", "www-authenticate")
@@ -29,15 +47,21 @@ class Answer:
 
 
 class Peers:
-    """Clients of the other services, one for the process."""
+    """The process' clients of the other services."""
 
-    def __init__(self, urls: Mapping[str, str]) -> None:
+    def __init__(self, urls: Mapping[str, str], patience: Patience = Patience()) -> None:
         self._urls = {name: url for name, url in urls.items() if name != "api"}
-        # An upload may take long between two reads of the answer: only connecting is bounded there.
-        self._client = httpx.AsyncClient(timeout=httpx.Timeout(None, connect=ASK_SECONDS), limits=_LIMITS)
+        self._patience = patience
+        passing = httpx.Timeout(
+            connect=patience.connect, pool=patience.connect, read=patience.read, write=patience.write
+        )
+        tls = httpx.create_ssl_context()  # takes 20 ms to make: one for all
+        self._passing = {name: _client(passing, PASSED_ON, tls) for name in self._urls}
+        self._asking = {name: _client(httpx.Timeout(patience.ask), ASKED, tls) for name in self._urls}
 
     async def close(self) -> None:
-        await self._client.aclose()
+        for client in (*self._passing.values(), *self._asking.values()):
+            await client.aclose()
 
     async def forward(
         self,
@@ -49,18 +73,18 @@ class Peers:
         token: str,
         body: AsyncIterator[bytes] | None,
     ) -> Answer:
-        """Pass a request on with the caller's token. Raises Unavailable when the service does not answer."""
+        """Pass a request on with the caller's token; `path` is percent-encoded already.
+
+        Raises Unavailable when the service does not answer in time.
+        """
         passed = {name: headers[name] for name in PASS_ON if name in headers}
-        request = self._client.build_request(
-            method,
-            httpx.URL(self._url(service) + path, query=query.encode()),
-            headers={**passed, **_identity(token)},
-            content=body,
-        )
+        url = httpx.URL(self._url(service) + path, query=query.encode())
+        client = self._passing[service]
+        request = client.build_request(method, url, headers={**passed, **_identity(token)}, content=body)
         try:
-            response = await self._client.send(request, stream=True)
+            response = await client.send(request, stream=True)
         except httpx.TransportError as error:
-            raise Unavailable(f"The {service} service does not answer; nothing is known to be stored.") from error
+            raise not_answered(service) from error
         kept = {name: value for name, value in response.headers.items() if name not in GIVE_BACK_NOT}
         return Answer(response.status_code, kept, response)
 
@@ -76,7 +100,7 @@ class Peers:
         found: dict[str, Any] = {}
         failed: list[str] = []
         for name, answer in zip(names, answers, strict=True):
-            if isinstance(answer, httpx.HTTPError):
+            if isinstance(answer, httpx.HTTPError | TimeoutError | ValueError):  # the last: it answers no JSON
                 log.warning("service not asked", peer=name, reason=f"{type(answer).__name__}: {answer}"[:200])
                 failed.append(name)
             elif isinstance(answer, BaseException):
@@ -86,9 +110,10 @@ class Peers:
         return found, failed
 
     async def _ask(self, service: str, path: str, token: str, params: Mapping[str, Any]) -> Any:
-        answer = await self._client.get(
-            self._url(service) + path, params=dict(params), headers=_identity(token), timeout=ASK_SECONDS
-        )
+        async with asyncio.timeout(self._patience.ask):
+            answer = await self._asking[service].get(
+                self._url(service) + path, params=dict(params), headers=_identity(token)
+            )
         if answer.status_code == 404:
             return None
         answer.raise_for_status()
@@ -101,7 +126,17 @@ class Peers:
             raise Unavailable(f"The {service} service is not set up.", retry_after=60) from None
 
 
-_LIMITS = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+def _client(timeout: httpx.Timeout, connections: int, tls: ssl.SSLContext) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections // 2)
+    return httpx.AsyncClient(timeout=timeout, limits=limits, verify=tls)
+
+
+def not_answered(service: str) -> Unavailable:
+    """The problem of a request that was passed on and perhaps carried out."""
+    return Unavailable(
+        f"The {service} service does not answer. It is not known whether the request took effect: repeat it with "
+        "the same Idempotency-Key."
+    )
 
 
 def _identity(token: str) -> dict[str, str]:

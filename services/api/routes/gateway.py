@@ -2,21 +2,24 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 from uuid import UUID
 
 import httpx2 as httpx
+import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from opentelemetry import trace
 
 from services.api import operations
-from services.api.adapters.peers import Answer
+from services.api.adapters.peers import Answer, not_answered
 from shared.auth import Principal, issue
 from shared.errors import NotFound
 from shared.http.dependencies import caller_of
 
 router = APIRouter(include_in_schema=False)
+log = structlog.get_logger(__name__)
 
 SERVICES = {
     "datasets": "ingest",
@@ -48,25 +51,39 @@ async def forward(resource: str, request: Request, caller: Principal = Depends(c
     answer = await request.app.state.peers.forward(
         SERVICES[resource],
         request.method,
-        request.url.path,
+        _path(request.scope["raw_path"]),
         request.url.query,
         request.headers,
         issue(request.app.state.settings.signing_key, caller),
         request.stream() if has_body else None,
     )
     if answer.status == 202 and caller.workspace is not None:
-        return await _accepted(request, caller.workspace, answer)
+        return await _accepted(request, SERVICES[resource], caller.workspace, answer)
     return StreamingResponse(_body(answer.response), answer.status, answer.headers)
 
 
-async def _accepted(request: Request, workspace: UUID, answer: Answer) -> Response:
+def _path(raw: bytes) -> str:
+    """The path as the caller encoded it, for a service to read as we did. Raises NotFound for one that could
+    lead elsewhere there: dot segments, and slashes hidden in a segment."""
+    for segment in raw.split(b"/"):
+        plain = unquote_to_bytes(segment)
+        if plain in (b".", b"..") or b"/" in plain or b"\\" in plain:
+            raise NotFound("There is no such route.")
+    return quote(raw, safe="/%:@!$&'()*+,;=")
+
+
+async def _accepted(request: Request, service: str, workspace: UUID, answer: Answer) -> Response:
     """Enter the run that was begun, so that it is listed at once. If we die before, its first event enters it."""
-    body = await _read(answer.response)
-    run = body.get("run", {}).get("id")
-    if run is not None:
-        current = trace.get_current_span().get_span_context()
-        trace_id = f"{current.trace_id:032x}" if current.is_valid else None
-        await to_thread.run_sync(_begin_run, request, workspace, UUID(run), trace_id)
+    try:
+        body = await _read(answer.response)
+    except httpx.TransportError as error:
+        raise not_answered(service) from error
+    current = trace.get_current_span().get_span_context()
+    trace_id = f"{current.trace_id:032x}" if current.is_valid else None
+    try:
+        await to_thread.run_sync(_begin_run, request, workspace, UUID(body["run"]["id"]), trace_id)
+    except Exception:  # the work is owed, whatever is wrong here: its first event enters the run
+        log.exception("run not entered", workspace=str(workspace))
     headers = {name: value for name, value in answer.headers.items() if name in ("location", "retry-after")}
     return JSONResponse(body, 202, headers)
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from sqlmodel import Session
 
 from services.api import operations, repository
-from services.api.domain import Standing, standing
+from services.api.domain import without_settling
 from services.api.models import Run
 from services.api.schemas import RunBody, RunPage, RunSummary
 from shared import ids
@@ -19,7 +19,7 @@ from shared.contracts.envelope import Envelope
 from shared.db import raw
 from shared.errors import NotFound
 from shared.http import PageLimit, requires
-from shared.http.bodies import JobBody, JobDetail, JobPage, RunPart
+from shared.http.bodies import JobBody, JobDetail, JobPage, JobState, RunPart
 from shared.ledger import queries
 
 router = APIRouter(tags=["runs"])
@@ -68,11 +68,7 @@ def _show(
             run = Run(id=id, workspace=caller.workspace, trace_id=trace, state="running", created_at=ids.time_of(id))
         if unreachable:
             events = _with_recorded(session, id, events)
-        if jobs or run.state == "running":
-            found = standing(jobs, events, unreachable)
-            operations.keep_standing(session, run, found)
-        else:  # its jobs have aged out of the ledgers
-            found = Standing(run.state, run.reason, run.finished_at)
+        found = operations.settle(session, run, jobs, events, unreachable)
         summary = _summary(run) | {"state": found.state, "reason": found.reason, "finished_at": found.finished_at}
     return RunBody(**summary, jobs=jobs, events=events, unreachable=unreachable)
 
@@ -107,7 +103,8 @@ async def _parts(caller: Principal, request: Request, id: UUID) -> tuple[list[Ru
 def _own_part(caller: Principal, request: Request, id: UUID) -> RunPart:
     assert caller.workspace is not None
     with request.app.state.database.transaction() as session:
-        return RunPart.model_validate(queries.part_of_run(raw(session), "api", caller.workspace, id))
+        part = RunPart.model_validate(queries.part_of_run(raw(session), "api", caller.workspace, id))
+    return RunPart(jobs=without_settling(part.jobs), events=part.events)
 
 
 @router.get("/v1/jobs")
@@ -115,7 +112,7 @@ async def list_jobs(
     caller: Reader,
     request: Request,
     run: UUID | None = None,
-    state: str | None = None,
+    state: JobState | None = None,
     kind: str | None = None,
     after: UUID | None = None,
     limit: PageLimit = 100,
@@ -123,10 +120,12 @@ async def list_jobs(
     """Jobs of all services, newest first."""
     filters = {"run": run, "state": state, "kind": kind, "after": after}
     params: dict[str, Any] = {name: str(value) for name, value in filters.items() if value is not None}
-    found, _ = await request.app.state.peers.ask_all("/v1/jobs", _token(caller, request), {**params, "limit": limit})
+    found, failed = await request.app.state.peers.ask_all(
+        "/v1/jobs", _token(caller, request), {**params, "limit": limit}
+    )
     own = await to_thread.run_sync(_own_jobs, caller, request, filters, limit)
     pages = [own, *(JobPage.model_validate(page) for page in found.values() if page)]
-    return _merge(pages, limit)
+    return _merge(pages, limit, failed)
 
 
 def _own_jobs(caller: Principal, request: Request, filters: dict[str, Any], limit: int) -> JobPage:
@@ -135,11 +134,12 @@ def _own_jobs(caller: Principal, request: Request, filters: dict[str, Any], limi
         return JobPage.model_validate(queries.list_jobs(raw(session), "api", caller.workspace, **filters, limit=limit))
 
 
-def _merge(pages: Sequence[JobPage], limit: int) -> JobPage:
+def _merge(pages: Sequence[JobPage], limit: int, unreachable: list[str]) -> JobPage:
     """One page of all: ids begin with a time, so the order and the cursor hold across services."""
     items = sorted((job for page in pages for job in page.items), key=lambda job: job.id, reverse=True)
     more = len(items) > limit or any(page.next for page in pages)
-    return JobPage(items=items[:limit], next=items[limit - 1].id if more and len(items) >= limit else None)
+    after = items[limit - 1].id if more and len(items) >= limit else None
+    return JobPage(items=items[:limit], next=after, unreachable=unreachable)
 
 
 @router.get("/v1/jobs/{id}")

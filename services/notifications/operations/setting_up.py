@@ -8,9 +8,11 @@ from uuid import UUID
 from sqlmodel import Session
 
 from services.notifications import domain, repository
-from services.notifications.errors import ChannelUnknown, NameTaken, TooMany
+from services.notifications.errors import ChannelUnknown, EventTypeUnknown, NameTaken, TooMany
+from services.notifications.jobs import MatchEvent
 from services.notifications.models import Channel, Delivery, DeliveryAttempt, Message, Rule
 from shared import ids
+from shared.contracts.catalog import EVENTS
 from shared.errors import NotFound
 
 MAX_CHANNELS = 500
@@ -28,6 +30,7 @@ def create_channel(
     secret: str | None = None,
 ) -> Channel:
     """A new channel. A webhook's secret is drawn when none is given. Raises NameTaken, TooMany."""
+    repository.lock_workspace(session, workspace)
     if repository.count(session, Channel, workspace) >= MAX_CHANNELS:
         raise TooMany(f"A workspace has at most {MAX_CHANNELS} channels.")
     if kind == "webhook" and secret is None:
@@ -70,10 +73,15 @@ def create_rule(
     filter: Mapping[str, domain.Scalar],
     channel: UUID,
 ) -> tuple[Rule, Channel]:
-    """A new rule, in force for events that are matched from now on. Raises NameTaken, ChannelUnknown, TooMany."""
+    """A new rule, in force for events that are matched from now on.
+
+    Raises EventTypeUnknown, ChannelUnknown, NameTaken, TooMany.
+    """
+    _check_event_type(event_type)
     found = repository.find_channel(session, workspace, channel)
     if found is None:
         raise ChannelUnknown("There is no such channel.", channel_id=str(channel))
+    repository.lock_workspace(session, workspace)
     if repository.count(session, Rule, workspace) >= MAX_RULES:
         raise TooMany(f"A workspace has at most {MAX_RULES} rules.")
     rule = Rule(
@@ -88,6 +96,14 @@ def create_rule(
     if not repository.add_rule(session, rule):
         raise NameTaken(f"There is a rule named {name!r} already.", name=name)
     return rule, found
+
+
+def _check_event_type(pattern: str) -> None:
+    """Raises EventTypeUnknown when no event that is matched has such a type."""
+    known = [event.type for event in EVENTS.values() if MatchEvent.kind in event.consumers]
+    if not any(domain.matches_type(pattern, each) for each in known):
+        types = ", ".join(known)
+        raise EventTypeUnknown(f"No event has the type {pattern!r}. Known are: {types}.", event_types=known)
 
 
 def show_rule(session: Session, workspace: UUID, id: UUID) -> tuple[Rule, Channel]:

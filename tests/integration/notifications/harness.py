@@ -22,6 +22,7 @@ from shared import ids
 from shared.contracts.ingest import DatasetFailed
 from shared.contracts.reports import Artifact, Figure, ReportRendered
 from shared.testing.ledger import give_event, run_due
+from shared.testing.objects import put
 
 KEY = "k" * 20
 
@@ -74,7 +75,7 @@ def a_report(service, *sizes, dataset="orders"):
     for number, content in enumerate([*(b"%" * size for size in sizes), b"a,b\n1,2\n"]):
         form = "pdf" if number < len(sizes) else "csv"
         key = f"reports/{number}.{form}"
-        service.objects.put_bytes(key, content)
+        put(service.objects, key, content)
         media_type = "application/pdf" if form == "pdf" else "text/csv"
         artifacts.append(
             Artifact(

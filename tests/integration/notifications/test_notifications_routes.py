@@ -1,12 +1,18 @@
 """The HTTP API of notifications: channels and rules."""
 
-from uuid import uuid4
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID, uuid4
 
 import pytest
 
+from services.notifications import operations
+from services.notifications.errors import TooMany
+from services.notifications.handlers import SUBSCRIPTIONS
 from services.notifications.main import create
+from services.notifications.operations import setting_up
 from shared import ids
 from shared.testing.http import TestApp
+from shared.testing.waiting import until
 
 SECRET = "whsec_" + "a2tr" * 10
 
@@ -155,6 +161,56 @@ def test_a_rule_leads_from_events_to_a_channel(client, channel):
 def test_a_rule_that_cannot_work_is_refused(client, channel, changes):
     assert client.post("/v1/rules", json=a_rule(channel, **changes)).status_code == 422
     assert client.get("/v1/rules").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    "event_type",
+    [
+        "reports.report.redered.v1",
+        "reports.report.rendered.v2",
+        "reports.definition.*",
+        "api.workspace.created.v1",
+        "notifications.*",
+    ],
+)
+def test_a_rule_that_would_never_fire_is_refused(client, channel, event_type):
+    refused = client.post("/v1/rules", json=a_rule(channel, event_type=event_type))
+    assert (refused.status_code, refused.json()["code"]) == (422, "rule.event_type_unknown")
+    assert event_type in refused.json()["detail"]
+    assert set(refused.json()["event_types"]) == {event.type for event in SUBSCRIPTIONS}
+    assert client.get("/v1/rules").json()["items"] == []
+
+
+@pytest.mark.parametrize("event_type", ["*", "ingest.*", *(event.type for event in SUBSCRIPTIONS)])
+def test_a_rule_may_name_whatever_is_told_of(client, channel, event_type):
+    assert client.post("/v1/rules", json=a_rule(channel, event_type=event_type)).status_code == 201
+
+
+def test_two_at_once_do_not_pass_the_most_that_a_workspace_may_have(client, channel, workspace, monkeypatch):
+    monkeypatch.setattr(setting_up, "MAX_RULES", 1)
+    database = client.app.state.database
+
+    def make(session, name):
+        rule = {"name": name, "event_type": "*", "filter": {}, "channel": UUID(channel["id"])}
+        operations.create_rule(session, workspace, **rule)
+
+    def make_another():
+        with database.transaction() as session:
+            make(session, "two")
+
+    def waits():
+        with database.connect() as connection:
+            locks = "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            return connection.execute(locks).fetchone()["n"] or second.done()
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as session:
+            make(session, "one")
+            second = pool.submit(make_another)
+            until(waits)
+        with pytest.raises(TooMany):
+            second.result(10)
+    assert [rule["name"] for rule in client.get("/v1/rules").json()["items"]] == ["one"]
 
 
 def test_a_rule_needs_a_channel_of_the_workspace(app, client, channel):

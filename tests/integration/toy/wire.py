@@ -43,6 +43,9 @@ class Wire:
         self._answer()
         return len(self.queues[queue])
 
+    def close(self) -> None:
+        """As the real one's: the next call connects again."""
+
     def jobs(self) -> list[UUID]:
         """All that was ever sent, in order."""
         return [job for message in self.sent for job in message.jobs]
