@@ -56,6 +56,16 @@ class Service:
         self._settings: Settings | None = None
         self._database: Database | None = None
         self._executor: Executor | None = None
+        self._refuse_what_never_runs()
+
+    def _refuse_what_never_runs(self) -> None:
+        """A job of another queue would be dispatched by nobody, one without a body dropped by Celery."""
+        for task in self.tasks.by_kind.values():
+            if task.args.queue not in self.queues:
+                raise ValueError(f"{task.args.kind} goes to {task.args.queue}, which {self.name} does not work off")
+        for kind in (kind for kinds in self.subscriptions.values() for kind in kinds):
+            if kind.kind not in self.tasks.by_kind:
+                raise ValueError(f"{kind.kind} is subscribed to an event and has no body")
 
     @property
     def settings(self) -> Settings:

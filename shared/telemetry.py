@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,6 +20,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 TRACER = "millrace"
 WORKSPACE = "millrace.workspace"
+STOP_SECONDS = 2.0
 _state: dict[str, Any] = {}
 
 
@@ -47,11 +49,12 @@ def provider() -> TracerProvider | None:
 
 
 def stop() -> None:
-    """Send what is left, for at most 2 s."""
+    """Send what is left, for at most STOP_SECONDS: a collector that is down must not hold up a stop."""
     found = provider()
     if found is not None and _state.get("pid") == os.getpid():
-        found.force_flush(2000)
-        found.shutdown()
+        thread = threading.Thread(target=found.shutdown, daemon=True)  # its own time-outs add up to 10 s
+        thread.start()
+        thread.join(STOP_SECONDS)
         _state.clear()
 
 

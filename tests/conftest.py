@@ -1,7 +1,9 @@
 """Servers for the tests: real PostgreSQL and broker, from containers where an engine answers, else embedded."""
 
+import gc
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -31,17 +33,23 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
 def _chosen(forced: str | None, folders: pytest.TempPathFactory) -> AbstractContextManager[SimpleNamespace]:
     if forced not in (None, "", "containers", "embedded"):
         raise pytest.UsageError(f"MILLRACE_TEST_SERVERS is {forced!r}; it may be containers or embedded")
-    if forced == "containers" or (not forced and _engine_answers()):
-        return _containers()
-    return _embedded(folders.mktemp("servers"))
+    engine = forced != "embedded" and _engine_answers()
+    if forced == "containers" and not engine:
+        raise pytest.UsageError("MILLRACE_TEST_SERVERS is containers, but no container engine answers")
+    return _containers() if engine else _embedded(folders.mktemp("servers"))
 
 
 def _engine_answers() -> bool:
-    try:
-        with closing(docker.from_env(timeout=2)) as engine:
-            return bool(engine.ping())
-    except (DockerException, OSError):
-        return False
+    with warnings.catch_warnings():
+        # The socket of a connection that failed is left to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            with closing(docker.from_env(timeout=2)) as engine:
+                return bool(engine.ping())
+        except (DockerException, OSError):
+            return False
+        finally:
+            gc.collect()
 
 
 @contextmanager
@@ -54,7 +62,8 @@ def _containers() -> Iterator[SimpleNamespace]:
         "postgres:18-bookworm", username=postgres.SUPERUSER, password=PASSWORD, dbname="postgres", driver=None
     )
     # As the embedded one is made.
-    database.with_env("POSTGRES_INITDB_ARGS", "--locale=C --locale-provider=builtin --builtin-locale=C.UTF-8")
+    made = "--encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
+    database.with_env("POSTGRES_INITDB_ARGS", made)
     database.with_command(["postgres", "-c", "max_connections=200", "-c", "jit=off"])
     broker = ValkeyContainer("valkey/valkey:9.1.1-alpine").with_password(PASSWORD)
     # A port that Docker chooses is another one after a restart.

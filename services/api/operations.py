@@ -105,18 +105,19 @@ def record_event(session: Session, event: Envelope) -> None:
         enqueue(session, args, id=id, not_before=datetime.now(UTC) + SETTLE_AFTER)
 
 
-def to_settle(session: Session, workspace: UUID, args: SettleRun) -> Run | None:
-    """The run that is to be looked at; None when it has ended, or a later event's job looks at it."""
-    run = repository.find_run(session, workspace, args.run)
-    events = repository.list_run_events(session, args.run)
-    return run if run and run.state == "running" and events[-1].id == args.event else None
+def is_newest(session: Session, args: SettleRun) -> bool:
+    """Whether no later event of the run was recorded, whose own job then looks at it."""
+    return repository.newest_event(session, args.run) == args.event
 
 
-def settle_from(session: Session, run: Run, parts: Sequence[Part], unreachable: Sequence[str]) -> Standing:
-    """`settle` by the services' parts. What does not answer is stood in for by the events that were recorded."""
-    jobs = [job for part in parts for job in part.jobs]
-    events = [event for part in parts for event in part.events]
-    return settle(session, run, without_settling(jobs), events, unreachable)
+def standing_by(parts: Sequence[Part], unreachable: Sequence[str]) -> Standing:
+    """How a run stands by the services' parts of it."""
+    jobs = without_settling([job for part in parts for job in part.jobs])
+    return standing(jobs, [event for part in parts for event in part.events], unreachable)
+
+
+def keep_standing(session: Session, run: UUID, found: Standing) -> None:
+    repository.set_run(session, run, found.state, found.reason, found.finished_at)
 
 
 def settle(
@@ -131,7 +132,7 @@ def settle(
         return Standing(run.state, run.reason, run.finished_at)
     found = standing(jobs, events, unreachable)
     if (run.state, run.reason) != (found.state, found.reason):
-        repository.set_run(session, run.id, found.state, found.reason, found.finished_at)
+        keep_standing(session, run.id, found)
     return found
 
 

@@ -74,6 +74,12 @@ def list_run_events(session: Session, run: UUID) -> Sequence[RunEvent]:
     return session.exec(select(RunEvent).where(RunEvent.run == run).order_by(col(RunEvent.id))).all()
 
 
+def newest_event(session: Session, run: UUID) -> UUID | None:
+    return session.exec(
+        select(RunEvent.id).where(RunEvent.run == run).order_by(col(RunEvent.id).desc()).limit(1)
+    ).first()
+
+
 def set_run(session: Session, id: UUID, state: str, reason: str | None, finished_at: datetime | None) -> None:
     session.execute(update(Run).where(col(Run.id) == id).values(state=state, reason=reason, finished_at=finished_at))
 

@@ -1,6 +1,7 @@
 """One thin task a job."""
 
 from datetime import UTC, datetime
+from uuid import UUID
 
 from services.api import operations
 from services.api.adapters.parts import ask_parts
@@ -25,19 +26,26 @@ def record_event(attempt: Attempt, args: RecordEvent) -> None:
 
 
 @tasks.job(SettleRun, time_limit=60)
-def settle_run(attempt: Attempt, args: SettleRun) -> dict[str, str]:
+def settle_run(attempt: Attempt, args: SettleRun) -> str | None:
     with attempt.reading() as session:
-        run = operations.to_settle(session, attempt.workspace, args)
-    if run is None:
-        return {"state": "settled already, or by a later event's job"}
+        if not operations.is_newest(session, args):
+            return "left to the job of a later event"
+    found = operations.standing_by(*_parts(attempt, args.run))
+    if found.state == "running":
+        again = look_again(datetime.now(UTC) - ids.time_of(args.event))
+        if again is None:
+            return f"left alone: {found.reason}"
+        raise Snooze(f"The run has not ended: {found.reason}.", after=again)
+    with attempt.finishing(found.state) as session:
+        operations.keep_standing(session, args.run, found)
+    return None
+
+
+def _parts(attempt: Attempt, run: UUID) -> tuple[list[Part], list[str]]:
+    """The services' parts of a run; the own part last, so that the jobs which the others' events caused are in it."""
     settings = ApiSettings()
     token = issue(settings.signing_key, Principal("api", frozenset({"read"}), attempt.workspace))
-    parts, unreachable = ask_parts(settings.service_urls, token, args.run)
-    with attempt.reading() as session:  # after the others: what their events caused here is seen
-        parts.append(Part.model_validate(queries.part_of_run(raw(session), "api", attempt.workspace, args.run)))
-    with attempt.noting() as session:
-        found = operations.settle_from(session, run, parts, unreachable)
-    again = look_again(datetime.now(UTC) - ids.time_of(args.event))
-    if found.state == "running" and again is not None:
-        raise Snooze(f"The run is running: {found.reason}.", after=again)
-    return {"state": found.state}
+    parts, unreachable = ask_parts(settings.service_urls, token, run)
+    with attempt.reading() as session:
+        own = queries.part_of_run(raw(session), "api", attempt.workspace, run)
+    return [*parts, Part.model_validate(own)], unreachable

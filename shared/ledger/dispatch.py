@@ -186,7 +186,7 @@ CROSS JOIN LATERAL (
 ORDER BY due.priority, due.not_before, due.id LIMIT %(limit)s"""
 
 _DURATIONS = """
-SELECT kind, max(seconds)::float AS seconds FROM (
+SELECT kind, avg(seconds)::float AS seconds FROM (
   SELECT job.kind, attempt.seconds
   FROM (SELECT * FROM attempt WHERE job > %s ORDER BY job DESC LIMIT 200) AS attempt JOIN job ON job.id = attempt.job
   WHERE attempt.outcome = 'succeeded') AS recent GROUP BY kind"""

@@ -47,7 +47,8 @@ _INSERT = """
 INSERT INTO job (id, kind, queue, priority, args, workspace, run, cause, cause_id,
                  max_attempts, not_before, deadline, traceparent, created_at)
 VALUES (%(id)s, %(kind)s, %(queue)s, %(priority)s, %(args)s, %(workspace)s, %(run)s, %(cause)s, %(cause_id)s,
-        %(max_attempts)s, coalesce(%(not_before)s::timestamptz, now()), %(deadline)s, %(traceparent)s, now())
+        %(max_attempts)s, coalesce(%(not_before)s::timestamptz, clock_timestamp()), %(deadline)s, %(traceparent)s,
+        clock_timestamp())
 ON CONFLICT (id) DO NOTHING"""
 """Due by the database's clock: one that is ahead elsewhere keeps no work waiting."""
 

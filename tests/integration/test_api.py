@@ -1,49 +1,21 @@
-"""The front door: identity, tokens, runs, traces, and passing requests on to a real service."""
+"""The front door: identity, tokens, runs, traces."""
 
 import gzip
-import hashlib
 import json
-import socket
-import threading
+import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
-from fastapi.testclient import TestClient
-from joserfc.jwk import OKPKey
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from services.api.handlers import SUBSCRIPTIONS
-from services.api.main import create
 from services.api.tasks import tasks
 from shared import ids
 from shared.auth import Verifier
 from shared.contracts.api import WorkspaceCreated
 from shared.db import raw
 from shared.testing.ledger import give_event, jobs, run_due
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The app on a real socket of a free port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(10)
+from tests.integration.api_service import bearer, front_door, sha256, workspace_and_key
 
 
 @pytest.fixture
@@ -52,74 +24,18 @@ def database(service_database):
 
 
 @pytest.fixture
-def peer(tmp_path):
-    """A service behind the gateway that tells what reached it."""
-    app = FastAPI()
-
-    @app.api_route("/v1/datasets", methods=["GET", "POST"])
-    async def datasets(request: Request):
-        body = hashlib.sha256()
-        size = 0
-        async for chunk in request.stream():
-            body.update(chunk)
-            size += len(chunk)
-        return {"headers": dict(request.headers), "query": request.url.query, "bytes": size, "sha256": body.hexdigest()}
-
-    @app.get("/v1/artifacts/big")
-    async def artifact():
-        async def chunks():
-            for _ in range(64):
-                yield b"x" * 65536
-
-        return StreamingResponse(chunks(), media_type="application/pdf", headers={"ETag": '"one"'})
-
-    run = ids.draw()
-
-    @app.post("/v1/rules", status_code=202)
-    def accept():
-        return {"job": {"id": str(run), "url": "x"}, "run": {"id": str(run), "url": "y"}}
-
-    @app.get("/v1/jobs")
-    def list_jobs():
-        return {"items": [], "next": None}
-
-    @app.get("/v1/runs/{id}/part")
-    def part(id: str):
-        return {"jobs": [], "events": []}
-
-    with serving(app) as url:
-        yield url
-
-
-@pytest.fixture
-def client(database, environment, monkeypatch, tmp_path, peer):
+def client(database, environment, monkeypatch, tmp_path):
     environment("api")
-    key = OKPKey.generate_key("Ed25519", private=True)
-    (tmp_path / "signing.pem").write_bytes(key.as_pem(private=True))
-    monkeypatch.setenv("API_SIGNING_KEY_FILE", str(tmp_path / "signing.pem"))
-    services = {"api": "http://127.0.0.1:1", "ingest": peer, "reports": peer, "notifications": peer}
-    monkeypatch.setenv("MILLRACE_SERVICE_URLS", json.dumps(services))
-    accounts = {
-        "operator": {"sha256": sha256("the operator"), "scopes": ["operator"]},
-        "telemetry": {"sha256": sha256("the collector"), "scopes": ["spans"]},
-    }
-    monkeypatch.setenv("MILLRACE_STATIC_KEYS", json.dumps(accounts))
-    with TestClient(create()) as client:
+    with front_door(monkeypatch, tmp_path) as client:
         yield client
 
 
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def workspace_and_key(client, name="acme", scopes=("read", "write", "admin")):
-    made = client.post("/v1/workspaces", json={"name": name}, headers=bearer("the operator"))
-    assert made.status_code == 201, made.text
-    key = client.post(
-        f"/v1/workspaces/{made.json()['id']}/keys", json={"name": "k", "scopes": scopes}, headers=bearer("the operator")
-    )
-    assert key.status_code == 201, key.text
-    return made.json()["id"], key.json()["key"]
+def test_jobs_are_filtered_by_states_that_there_are(client):
+    _, key = workspace_and_key(client)
+    page = client.get("/v1/jobs?state=failed", headers=bearer(key)).json()
+    assert page == {"items": [], "next": None, "unreachable": []}
+    answer = client.get("/v1/jobs?state=done", headers=bearer(key))
+    assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
 
 
 def test_makes_a_workspace_with_an_event_and_refuses_its_name_a_second_time(client, database):
@@ -162,31 +78,6 @@ def test_exchanges_a_key_for_a_token_that_the_public_keys_verify(client):
     assert (str(principal.workspace), principal.scopes, token["expires_in"]) == (workspace, {"read"}, 300)
 
 
-def test_passes_a_request_on_with_a_token_and_without_the_key(client):
-    _, key = workspace_and_key(client)
-    body = b"a,b\n" * 500_000
-    answer = client.post(
-        "/v1/datasets?name=orders",
-        content=(body[n : n + 65_536] for n in range(0, len(body), 65_536)),
-        headers=bearer(key) | {"Content-Type": "text/csv", "Idempotency-Key": "one", "X-Secret": "no", "Cookie": "a=b"},
-    ).json()
-    assert (answer["bytes"], answer["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
-    assert answer["query"] == "name=orders"
-    passed = answer["headers"]
-    assert (passed["content-type"], passed["idempotency-key"]) == ("text/csv", "one")
-    assert "x-secret" not in passed
-    assert "cookie" not in passed
-    assert key not in json.dumps(passed)
-    assert Verifier({}, client.get("/.well-known/jwks.json").json).verify(passed["authorization"].split()[1])
-
-
-def test_passes_an_answer_back_as_a_stream(client):
-    _, key = workspace_and_key(client)
-    answer = client.get("/v1/artifacts/big", headers=bearer(key))
-    assert (len(answer.content), answer.headers["etag"]) == (64 * 65536, '"one"')
-    assert answer.headers["content-type"] == "application/pdf"
-
-
 def test_lists_a_run_as_soon_as_its_request_was_accepted(client):
     _, key = workspace_and_key(client)
     run = client.post("/v1/rules", headers=bearer(key)).json()["run"]["id"]
@@ -194,15 +85,6 @@ def test_lists_a_run_as_soon_as_its_request_was_accepted(client):
     _, other = workspace_and_key(client, "other")
     assert client.get("/v1/runs", headers=bearer(other)).json()["items"] == []
     assert client.get(f"/v1/runs/{run}", headers=bearer(other)).status_code == 404
-
-
-def test_an_unknown_route_and_an_unset_service_are_problems(client):
-    _, key = workspace_and_key(client)
-    assert client.get("/v1/nonsense", headers=bearer(key)).json()["code"] == "resource.not_found"
-    client.app.state.peers._urls.pop("reports")
-    answer = client.get("/v1/renders", headers=bearer(key))
-    assert (answer.status_code, answer.json()["code"]) == (503, "service.unavailable")
-    assert int(answer.headers["retry-after"]) > 0
 
 
 def test_records_completion_events_once(client, database):
@@ -217,6 +99,77 @@ def test_records_completion_events_once(client, database):
     assert [(row["id"], row["type"]) for row in kept] == [(given.id, event.type)]
     shown = client.get(f"/v1/runs/{given.runid}", headers=bearer(key)).json()
     assert (shown["state"], [job["kind"] for job in shown["jobs"]]) == ("succeeded", ["api.run.record"])
+
+
+def run_row(database, run):
+    with database.transaction() as session:
+        return raw(session).execute("SELECT state, reason, finished_at FROM run WHERE id = %s", (run,)).fetchone()
+
+
+def test_an_ended_run_stays_ended_while_a_service_is_away(client, database):
+    workspace, key = workspace_and_key(client)
+    event = WorkspaceCreated(workspace_id=ids.draw(), name="x")
+    run = give_event(database, SUBSCRIPTIONS, event, workspace=workspace).runid
+    run_due(database, tasks)
+    before = run_row(database, run)
+    client.app.state.peers._urls["reports"] = "http://127.0.0.1:1"
+    shown = client.get(f"/v1/runs/{run}", headers=bearer(key)).json()
+    assert (shown["state"], shown["unreachable"]) == ("succeeded", ["reports"])
+    assert [item["state"] for item in client.get("/v1/runs", headers=bearer(key)).json()["items"]] == ["succeeded"]
+    assert run_row(database, run) == before
+
+
+def test_a_run_ends_though_nobody_asks_for_it(client, database):
+    workspace, _ = workspace_and_key(client)
+    event = WorkspaceCreated(workspace_id=ids.draw(), name="x")
+    first = give_event(database, SUBSCRIPTIONS, event, workspace=workspace)
+    run_due(database, tasks, hurry=False)
+    assert run_row(database, first.runid)["state"] == "running"
+    give_event(database, SUBSCRIPTIONS, event, workspace=workspace, run=first.runid)
+    run_due(database, tasks)
+    row = run_row(database, first.runid)
+    recorded = [job["finished_at"] for job in jobs(database, kind="api.run.record")]
+    assert (row["state"], row["reason"], row["finished_at"]) == ("succeeded", None, max(recorded))
+    settled = jobs(database, kind="api.run.settle")
+    assert [job["result"] for job in settled] == ["left to the job of a later event", "succeeded"]
+    assert [job["traceparent"] for job in settled] == [None, None]
+
+
+def test_a_run_is_looked_at_again_while_a_service_is_away(client, database, monkeypatch):
+    workspace, _ = workspace_and_key(client)
+    urls = client.app.state.settings.service_urls
+    monkeypatch.setenv("MILLRACE_SERVICE_URLS", json.dumps({**urls, "reports": "http://127.0.0.1:1"}))
+    event = WorkspaceCreated(workspace_id=ids.draw(), name="x")
+    run = give_event(database, SUBSCRIPTIONS, event, workspace=workspace).runid
+    run_due(database, tasks, hurry=False)
+    make_due(database)
+    run_due(database, tasks, hurry=False)
+    (waiting,) = jobs(database, kind="api.run.settle")
+    assert (waiting["state"], waiting["error"]["code"]) == ("queued", "attempt.snoozed")
+    assert "reports cannot be asked" in waiting["error"]["detail"]
+    monkeypatch.setenv("MILLRACE_SERVICE_URLS", json.dumps(urls))
+    run_due(database, tasks)
+    assert run_row(database, run)["state"] == "succeeded"
+
+
+def make_due(database):
+    with database.transaction() as session:
+        raw(session).execute("UPDATE job SET not_before = now() WHERE state = 'queued'")
+
+
+@pytest.mark.parametrize("traceparent", ["", "00", "-", "00-zz-1-01", "00-" + "0" * 32 + "-" + "1" * 16 + "-01"])
+def test_an_event_with_a_malformed_traceparent_is_recorded(client, database, traceparent):
+    workspace, key = workspace_and_key(client)
+    event = WorkspaceCreated(workspace_id=ids.draw(), name="x")
+    given = give_event(database, SUBSCRIPTIONS, event, workspace=workspace)
+    with database.transaction() as session:
+        raw(session).execute(
+            "UPDATE job SET traceparent = %s, args = jsonb_set(args, '{envelope,traceparent}', to_jsonb(%s::text))",
+            (traceparent, traceparent),
+        )
+    run_due(database, tasks)
+    assert [job["state"] for job in jobs(database, kind="api.run.record")] == ["succeeded"]
+    assert client.get(f"/v1/runs/{given.runid}", headers=bearer(key)).json()["trace_id"] is None
 
 
 def export(trace: bytes, workspace: str, count: int = 2) -> bytes:
@@ -246,6 +199,21 @@ def test_takes_spans_in_and_shows_a_workspace_its_own(client):
     assert [(span["service"], span["name"]) for span in shown["spans"]] == [("ingest", "step 0"), ("ingest", "step 1")]
     _, other = workspace_and_key(client, "other")
     assert client.get(f"/v1/traces/{trace.hex()}", headers=bearer(other)).status_code == 404
+
+
+def test_keeps_numbers_that_json_does_not_know_as_their_text(client):
+    workspace, key = workspace_and_key(client)
+    trace = ids.draw().bytes
+    request = ExportTraceServiceRequest.FromString(export(trace, workspace, 1))
+    span = request.resource_spans[0].scope_spans[0].spans[0]
+    for name, number in {"nan": math.nan, "inf": math.inf, "half": 0.5}.items():
+        span.attributes.add(key=name).value.double_value = number
+    span.attributes.add(key="list").value.array_value.values.add(double_value=-math.inf)
+    answer = client.post("/v1/traces", content=request.SerializeToString(), headers=bearer("the collector"))
+    assert answer.status_code == 200
+    (shown,) = client.get(f"/v1/traces/{trace.hex()}", headers=bearer(key)).json()["spans"]
+    del shown["attributes"]["millrace.workspace"]
+    assert shown["attributes"] == {"nan": "nan", "inf": "inf", "half": 0.5, "list": ["-inf"]}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from services.api.domain import standing
+from services.api.domain import look_again, standing, without_settling
 from shared import ids
 from shared.contracts.catalog import consumers
 from shared.contracts.envelope import Envelope
@@ -83,3 +83,13 @@ def test_never_ends_on_the_word_of_some_services_alone():
 
 def test_is_not_taken_for_ended_before_any_of_its_jobs_is_known():
     assert standing([], [], []).state == "running"
+
+
+def test_the_job_that_looks_how_a_run_stands_is_no_step_of_it():
+    step = Job("a", "succeeded")
+    assert without_settling([step, Job("api.run.settle", "running")]) == [step]
+
+
+def test_looks_again_ever_later_and_then_no_more():
+    ages = [timedelta(0), timedelta(minutes=1), timedelta(hours=11), timedelta(hours=13)]
+    assert [look_again(age) for age in ages] == [2.0, 30.0, 1800.0, None]

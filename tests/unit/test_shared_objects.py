@@ -1,53 +1,90 @@
-"""The object store in a folder."""
+"""The object store: whole or not at all, and never outside its own folder."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from shared.errors import NotFound
-from shared.objects import PART_BYTES, ObjectStore
-
-PIECES = [bytes([number]) * 999_983 for number in range(21)]
-"""20 MiB, in pieces that no part is a multiple of."""
+from shared.objects import CHUNK_BYTES, PART_BYTES, ObjectStore
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    return ObjectStore((tmp_path / "objects").as_uri())
+    return ObjectStore(f"file://{tmp_path / 'a folder'}")
 
 
-async def stream(broken: bool = False) -> AsyncIterator[bytes]:
-    for piece in PIECES:
-        yield piece
-    if broken:
-        raise ConnectionError("cut off")
+def test_what_is_put_is_there(store: ObjectStore, tmp_path: Path) -> None:
+    data = bytes(range(256)) * ((2 * CHUNK_BYTES + 7) // 256)
+    store.put_bytes("a/b/c.bin", data)
+    assert store.get_bytes("a/b/c.bin") == data
+    assert store.size("a/b/c.bin") == len(data)
+    store.get_file("a/b/c.bin", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+    assert max(len(chunk) for chunk in store.chunks("a/b/c.bin")) < 2 * CHUNK_BYTES, "read in pieces"
 
 
-def test_a_stream_of_many_parts_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> None:
-    whole = b"".join(PIECES)
-    assert len(whole) > 2 * PART_BYTES
-    asyncio.run(store.put_stream("a/b", stream()))
-    assert store.size("a/b") == len(whole)
-    store.get_file("a/b", tmp_path / "copy")
-    assert hashlib.sha256((tmp_path / "copy").read_bytes()).digest() == hashlib.sha256(whole).digest()
+def test_a_file_is_stored_and_replaced(store: ObjectStore, tmp_path: Path) -> None:
+    for content in (b"first", b"", b"x" * (PART_BYTES + 1)):
+        (tmp_path / "file").write_bytes(content)
+        store.put_file("key", tmp_path / "file")
+        assert store.get_bytes("key") == content
 
 
-def test_a_file_of_many_parts_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"".join(PIECES))
-    store.put_file("file", tmp_path / "file")
-    assert store.get_bytes("file") == (tmp_path / "file").read_bytes()
+def test_a_stream_is_stored(store: ObjectStore) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for number in range(5):
+            yield bytes([number]) * (PART_BYTES // 2)
+
+    asyncio.run(store.put_stream("key", chunks()))
+    assert store.size("key") == 5 * (PART_BYTES // 2)
 
 
-def test_a_stream_that_breaks_off_leaves_nothing(store: ObjectStore, tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError, match="cut off"):
-        asyncio.run(store.put_stream("broken", stream(broken=True)))
-    with pytest.raises(NotFound):
-        store.size("broken")
-    assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
+def test_a_stream_that_breaks_leaves_what_was_there(store: ObjectStore) -> None:
+    store.put_bytes("old", b"old")
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x" * (PART_BYTES + 1)
+        raise ConnectionError("the client is gone")
+
+    for key in ("old", "new"):
+        with pytest.raises(Exception, match="the client is gone"):
+            asyncio.run(store.put_stream(key, broken()))
+    assert store.get_bytes("old") == b"old"
+    assert store.keys() == ["old"]
 
 
-def test_parts_are_as_large_as_s3_asks() -> None:
-    assert PART_BYTES >= 5 * 1024 * 1024
+@pytest.mark.parametrize("key", ["nothing", "a/b"])
+def test_what_is_not_there_is_not_found(store: ObjectStore, key: str, tmp_path: Path) -> None:
+    store.put_bytes("a/b/c", b"")
+    for ask in (store.get_bytes, store.size, lambda key: store.get_file(key, tmp_path / "copy")):
+        with pytest.raises(NotFound):
+            ask(key)
+    store.delete(key)
+
+
+def test_keys_are_listed_below_a_prefix(store: ObjectStore) -> None:
+    for key in ("a/1", "a/2", "b/1"):
+        store.put_bytes(key, b"")
+    assert sorted(store.keys("a")) == ["a/1", "a/2"]
+    store.delete("a/1")
+    assert sorted(store.keys()) == ["a/2", "b/1"]
+
+
+@pytest.mark.parametrize("key", ["../out", "a/../../out", "/etc/passwd", "..", "a/./b", "nul\x00", "a//b"])
+def test_a_key_does_not_lead_out(store: ObjectStore, tmp_path: Path, key: str) -> None:
+    (tmp_path / "out").write_bytes(b"outside")
+    try:
+        store.put_bytes(key, b"mine")
+    except Exception:  # refused is best
+        assert (tmp_path / "out").read_bytes() == b"outside"
+    else:
+        inside = [path for path in (tmp_path / "a folder").rglob("*") if path.is_file()]
+        assert [path.read_bytes() for path in inside] == [b"mine"]
+    assert (tmp_path / "out").read_bytes() == b"outside"
+
+
+def test_only_known_stores_are_opened() -> None:
+    with pytest.raises(ValueError, match="file:// and s3:// are known"):
+        ObjectStore("ftp://host/x").put_bytes("a", b"")

@@ -1,0 +1,113 @@
+"""The front door under test, with a real service behind it."""
+
+import hashlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
+from fastapi.testclient import TestClient
+from joserfc.jwk import OKPKey
+
+from services.api.main import create
+from shared import ids
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The app on a real socket of a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+def peer_service() -> FastAPI:
+    """A service behind the gateway that tells what reached it."""
+    app = FastAPI()
+
+    @app.api_route("/v1/datasets", methods=["GET", "POST"])
+    async def datasets(request: Request):
+        body = hashlib.sha256()
+        size = 0
+        async for chunk in request.stream():
+            body.update(chunk)
+            size += len(chunk)
+        return {"headers": dict(request.headers), "query": request.url.query, "bytes": size, "sha256": body.hexdigest()}
+
+    @app.get("/v1/datasets/{rest:path}")
+    @app.get("/metrics")
+    def below(request: Request):
+        return {"raw": request.scope["raw_path"].decode(), "query": request.url.query}
+
+    @app.get("/v1/artifacts/big")
+    async def artifact():
+        async def chunks():
+            for _ in range(64):
+                yield b"x" * 65536
+
+        return StreamingResponse(chunks(), media_type="application/pdf", headers={"ETag": '"one"'})
+
+    run = ids.draw()
+
+    @app.post("/v1/rules", status_code=202)
+    def accept():
+        return {"job": {"id": str(run), "url": "x"}, "run": {"id": str(run), "url": "y"}}
+
+    @app.get("/v1/jobs")
+    def list_jobs():
+        return {"items": [], "next": None}
+
+    @app.get("/v1/runs/{id}/part")
+    def part(id: str):
+        return {"jobs": [], "events": []}
+
+    return app
+
+
+@contextmanager
+def front_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TestClient]:
+    """The gateway, with a service behind it that tells what reached it; after `environment("api")`."""
+    key = OKPKey.generate_key("Ed25519", private=True)
+    (tmp_path / "signing.pem").write_bytes(key.as_pem(private=True))
+    monkeypatch.setenv("API_SIGNING_KEY_FILE", str(tmp_path / "signing.pem"))
+    accounts = {
+        "operator": {"sha256": sha256("the operator"), "scopes": ["operator"]},
+        "telemetry": {"sha256": sha256("the collector"), "scopes": ["spans"]},
+    }
+    monkeypatch.setenv("MILLRACE_STATIC_KEYS", json.dumps(accounts))
+    with serving(peer_service()) as peer:
+        services = {"api": "http://127.0.0.1:1", "ingest": peer, "reports": peer, "notifications": peer}
+        monkeypatch.setenv("MILLRACE_SERVICE_URLS", json.dumps(services))
+        with TestClient(create()) as client:
+            yield client
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def workspace_and_key(client, name="acme", scopes=("read", "write", "admin")):
+    made = client.post("/v1/workspaces", json={"name": name}, headers=bearer("the operator"))
+    assert made.status_code == 201, made.text
+    key = client.post(
+        f"/v1/workspaces/{made.json()['id']}/keys", json={"name": "k", "scopes": scopes}, headers=bearer("the operator")
+    )
+    assert key.status_code == 201, key.text
+    return made.json()["id"], key.json()["key"]

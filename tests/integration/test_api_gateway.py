@@ -1,0 +1,128 @@
+"""The gateway: passing requests on to a real service, to one that hangs, and to none."""
+
+import hashlib
+import json
+import socket
+
+import pytest
+
+from services.api.adapters.peers import Patience, Peers
+from shared.auth import Verifier
+from shared.db import Database
+from tests.integration.api_service import bearer, front_door, workspace_and_key
+
+
+@pytest.fixture
+def database(service_database):
+    return service_database("api")
+
+
+@pytest.fixture
+def client(database, environment, monkeypatch, tmp_path):
+    environment("api")
+    with front_door(monkeypatch, tmp_path) as client:
+        yield client
+
+
+def test_passes_a_request_on_with_a_token_and_without_the_key(client):
+    _, key = workspace_and_key(client)
+    body = b"a,b\n" * 500_000
+    answer = client.post(
+        "/v1/datasets?name=orders",
+        content=(body[n : n + 65_536] for n in range(0, len(body), 65_536)),
+        headers=bearer(key) | {"Content-Type": "text/csv", "Idempotency-Key": "one", "X-Secret": "no", "Cookie": "a=b"},
+    ).json()
+    assert (answer["bytes"], answer["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+    assert answer["query"] == "name=orders"
+    passed = answer["headers"]
+    assert (passed["content-type"], passed["idempotency-key"]) == ("text/csv", "one")
+    assert "x-secret" not in passed
+    assert "cookie" not in passed
+    assert key not in json.dumps(passed)
+    assert Verifier({}, client.get("/.well-known/jwks.json").json).verify(passed["authorization"].split()[1])
+
+
+def test_passes_an_answer_back_as_a_stream(client):
+    _, key = workspace_and_key(client)
+    answer = client.get("/v1/artifacts/big", headers=bearer(key))
+    assert (len(answer.content), answer.headers["etag"]) == (64 * 65536, '"one"')
+    assert answer.headers["content-type"] == "application/pdf"
+
+
+def test_a_path_is_passed_on_as_it_was_encoded(client):
+    _, key = workspace_and_key(client)
+    answer = client.get("/v1/datasets/a%20%C3%A9%25b?name=%2e", headers=bearer(key)).json()
+    assert answer == {"raw": "/v1/datasets/a%20%C3%A9%25b", "query": "name=%2e"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/datasets/%2e%2e/%2e%2e/metrics",
+        "/v1/datasets/.%2E/x",
+        "/v1/datasets/%2e/x",
+        "/v1/datasets/a%2fb",
+        "/v1/datasets/..%5cx",
+        "/v1/datasets%2f..%2f..%2fmetrics",
+    ],
+)
+def test_a_path_that_could_lead_elsewhere_is_refused(client, path):
+    _, key = workspace_and_key(client)
+    answer = client.get(path, headers=bearer(key))
+    assert (answer.status_code, answer.json()["code"]) == (404, "resource.not_found")
+
+
+@pytest.fixture
+def mute():
+    """The address of a service that accepts connections and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def hung(client, mute, monkeypatch):
+    """The front door with a reports service that hangs."""
+    monkeypatch.setattr(client.app.state, "peers", client.app.state.peers)  # the first is closed at the end
+    urls = {**client.app.state.settings.service_urls, "reports": mute}
+    client.app.state.peers = Peers(urls, Patience(connect=2.0, read=0.2, write=0.2, ask=0.5))
+    yield client
+    client.portal.call(client.app.state.peers.close)
+
+
+def test_a_service_that_hangs_is_a_problem_that_claims_nothing(hung):
+    _, key = workspace_and_key(hung)
+    for body in (b"{}", b"x" * 20_000_000):  # one that is taken, one that is not
+        answer = hung.post("/v1/definitions", content=body, headers=bearer(key))
+        assert (answer.status_code, answer.json()["code"]) == (503, "service.unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert "not known whether the request took effect" in answer.json()["detail"]
+
+
+def test_a_service_that_hangs_hides_nothing_of_the_others(hung):
+    _, key = workspace_and_key(hung)
+    page = hung.get("/v1/jobs", headers=bearer(key)).json()
+    assert page == {"items": [], "next": None, "unreachable": ["reports"]}
+    assert hung.get("/v1/datasets", headers=bearer(key)).status_code == 200
+
+
+def test_an_accepted_request_stays_accepted_when_its_run_cannot_be_entered(client, monkeypatch):
+    _, key = workspace_and_key(client)
+    token = client.post("/v1/token", headers=bearer(key)).json()["access_token"]
+    monkeypatch.setattr(client.app.state, "database", client.app.state.database)
+    client.app.state.database = Database("postgresql://nobody@127.0.0.1:1/nothing", application="test")
+    answer = client.post("/v1/rules", headers=bearer(token))
+    assert (answer.status_code, set(answer.json())) == (202, {"job", "run"})
+    away = client.get("/v1/runs", headers=bearer(token))
+    assert away.status_code == 503
+    assert "not known whether the request took effect" in away.json()["detail"]
+
+
+def test_an_unknown_route_and_an_unset_service_are_problems(client):
+    _, key = workspace_and_key(client)
+    assert client.get("/v1/nonsense", headers=bearer(key)).json()["code"] == "resource.not_found"
+    client.app.state.peers._urls.pop("reports")
+    answer = client.get("/v1/renders", headers=bearer(key))
+    assert (answer.status_code, answer.json()["code"]) == (503, "service.unavailable")
+    assert int(answer.headers["retry-after"]) > 0

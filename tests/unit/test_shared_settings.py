@@ -1,0 +1,65 @@
+"""Settings are read from the environment and refused at the start, with the reason."""
+
+import pytest
+from pydantic import ValidationError
+
+from shared.auth import digest
+from shared.settings import Settings
+
+NEEDED = {
+    "MILLRACE_DATABASE_URL": "postgresql://toy:hunter2@127.0.0.1/millrace",
+    "MILLRACE_BROKER_URL": "redis://:hunter2@127.0.0.1/0",
+    "MILLRACE_OBJECTS_URL": "file:///objects",
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name, value in NEEDED.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_three_are_needed_and_the_rest_has_defaults(environment: pytest.MonkeyPatch) -> None:
+    settings = Settings()  # type: ignore[call-arg]
+    assert settings.dsn == NEEDED["MILLRACE_DATABASE_URL"]
+    assert settings.lease_seconds > 2 * settings.lease_renewal_seconds, "one renewal may be missed"
+    for name in NEEDED:
+        with environment.context() as without:
+            without.delenv(name)
+            with pytest.raises(ValidationError, match=name.removeprefix("MILLRACE_").lower()):
+                Settings()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEASE_SECONDS", "0"),
+        ("LEASE_SECONDS", "soon"),
+        ("LEASE_RENEWAL_SECONDS", "0"),
+        ("DISPATCH_WINDOW", "0"),
+        ("REDISPATCH_SECONDS", "-1"),
+        ("MAX_CRASHES", "0"),
+        ("LOG_LEVEL", "LOUD"),
+        ("STATIC_KEYS", '{"a": {"sha256": "clear text", "scopes": []}}'),
+    ],
+)
+def test_nonsense_is_refused(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    environment.setenv(f"MILLRACE_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()  # type: ignore[call-arg]
+
+
+def test_a_renewal_must_fit_into_the_lease(environment: pytest.MonkeyPatch) -> None:
+    """Else every worker loses its jobs between two renewals."""
+    environment.setenv("MILLRACE_LEASE_SECONDS", "5")
+    with pytest.raises(ValidationError, match="lease_renewal_seconds"):
+        Settings()  # type: ignore[call-arg]
+
+
+def test_secrets_do_not_show(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MILLRACE_SERVICE_KEY", "hunter2")
+    environment.setenv("MILLRACE_STATIC_KEYS", f'{{"a": {{"sha256": "{digest("k")}", "scopes": ["events"]}}}}')
+    settings = Settings()  # type: ignore[call-arg]
+    assert "hunter2" not in repr(settings) + str(settings)
+    assert settings.static_keys["a"].scopes == {"events"}
