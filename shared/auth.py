@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 from joserfc import jwt
-from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
 
 from shared.errors import Unauthenticated, Unavailable
@@ -91,13 +90,13 @@ class Verifier:
         known = self._key_set()
         try:
             return _principal(self._decode(token, known).claims)
-        except JoseError:
+        except Exception:  # a hostile token makes the library raise more than its own errors
             changed = self._key_set(refresh=True)  # the signing key may be another by now
             if changed is known:
                 raise Unauthenticated("The token is not valid.") from None
         try:
             return _principal(self._decode(token, changed).claims)
-        except JoseError:
+        except Exception:
             raise Unauthenticated("The token is not valid.") from None
 
     def _decode(self, token: str, keys: KeySet) -> jwt.Token:

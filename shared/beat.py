@@ -182,7 +182,7 @@ class Leader:
 
     def _reap(self, connection: Connection) -> None:
         settings = self._service.settings
-        if time.monotonic() - self._began > settings.lease_renewal_seconds:
+        if time.monotonic() - self._began > settings.renewal_seconds:
             # A leader that has just begun may have been away together with the database: workers get
             # the time of one renewal before their leases count.
             leases.reap(self._service.database, connection, self._service.tasks, settings.max_crashes)

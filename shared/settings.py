@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     max_crashes: int = Field(default=3, ge=1)
     """A job whose worker died so often is quarantined."""
 
+    @property
+    def renewal_seconds(self) -> float:
+        """How often leases are renewed: as set, but often enough that two renewals may fail."""
+        return min(self.lease_renewal_seconds, self.lease_seconds / 3)
+
     @cached_property
     def dsn(self) -> str:
         return self.database_url.get_secret_value()

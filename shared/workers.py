@@ -81,7 +81,7 @@ class LeaseStep(bootsteps.StartStopStep):
                 connection = None
             except Exception:
                 log.exception("lease round failed")  # a thread must never die silently
-            self._wanted.wait(self._service.settings.lease_renewal_seconds if connection else 1.0)
+            self._wanted.wait(self._service.settings.renewal_seconds if connection else 1.0)
             self._wanted.clear()
         if connection is not None:
             with suppress(psycopg.Error):

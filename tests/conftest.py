@@ -20,7 +20,14 @@ from infra.local.supervisor import Supervisor
 from infra.provision import at
 from shared.db import Database, migrate
 
+TESTS = Path(__file__).parent
+LAYERS = ("unit", "architecture", "contracts", "integration", "e2e")
+"""In this order: what fails in seconds first, and the whole running system, once it is up, to the end."""
 PASSWORD = "test-only"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LAYERS.index(item.path.relative_to(TESTS).parts[0]))
 
 
 @pytest.fixture(scope="session")

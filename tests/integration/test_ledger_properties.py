@@ -108,8 +108,8 @@ class Ledger(RuleBasedStateMachine):
     def claim(self, asked: list[UUID], by: int) -> Any:
         worker = self.workers[by]
         claimed = moves.claim(self.lines[by], worker, asked)
-        due = [job for job in dict.fromkeys(asked) if self.known[job].state == "queued"]
-        assert [job.id for job in claimed] == due
+        due = {job for job in asked if self.known[job].state == "queued"}
+        assert sorted(job.id for job in claimed) == sorted(due), "each once, also when it was asked for twice"
         for each in claimed:
             job = self.known[each.id]
             job.state, job.attempt, job.worker = "running", job.attempt + 1, worker
@@ -233,8 +233,8 @@ def test_the_ledger_keeps_its_promises(toy: Toy) -> None:
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=25,
-            stateful_step_count=30,
+            max_examples=60,
+            stateful_step_count=40,
             deadline=None,
             derandomize=True,  # the same walk in every run; more of them: raise max_examples
             suppress_health_check=list(HealthCheck),

@@ -15,7 +15,7 @@ from shared.ledger.execute import Executor
 from shared.ledger.messages import JobArgs
 from shared.ledger.moves import Claimed
 from shared.ledger.tasks import Tasks
-from tests.integration.toy.jobs import Do
+from tests.integration.toy.jobs import Do, NoteThing
 
 Body = Callable[[Attempt, Any], Any]
 
@@ -89,6 +89,7 @@ def tasks_of(body: Body, **options: Any) -> Tasks:
     """The toy's tasks, with `body` for the kind `toy.thing.do`."""
     tasks = Tasks()
     tasks.job(Do, **options)(body)
+    tasks.job(NoteThing)(lambda attempt, args: None)
     return tasks
 
 

@@ -1,0 +1,242 @@
+"""Whatever happens in whatever order, on several connections: the ledger keeps its promises.
+
+A worker here is whoever believes that it holds a job: it may be a zombie. It begins to finish in a transaction
+that stays open while others go on, and learns at its end whether it may commit.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import hypothesis.strategies as st
+import psycopg
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from shared import ids
+from shared.db import Connection
+from shared.ledger import failures, leases, moves
+from shared.ledger.enqueue import Origin, enqueue
+from shared.ledger.moves import Finished
+from shared.ledger.tasks import Tasks
+from tests.integration.test_ledger_moves import LEGAL, STATES
+from tests.integration.toy.harness import Toy, tasks_of
+from tests.integration.toy.jobs import Do
+
+REASON = {"code": "thing.broken", "detail": "It broke."}
+MAX_CRASHES = 2
+WORKERS = 3
+TASKS: Tasks = tasks_of(lambda attempt, args: None)
+
+
+@dataclass
+class Known:
+    """What a job's state must be."""
+
+    state: str = "queued"
+    attempt: int = 0
+    crashes: int = 0
+    worker: UUID | None = None
+    outcomes: list[str] = field(default_factory=list)
+
+    def leaves(self, state: str, outcome: str, crashed: bool = False) -> None:
+        self.state, self.worker = state, None
+        self.outcomes.append(outcome)
+        self.crashes += crashed
+
+
+@dataclass(frozen=True)
+class Believed:
+    """A worker's belief that it holds a job."""
+
+    job: UUID
+    attempt: int
+
+
+class Ledger(RuleBasedStateMachine):
+    toy: Toy
+    jobs = Bundle("jobs")
+    beliefs = Bundle("beliefs")
+    endings = Bundle("endings")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[UUID, Known] = {}
+        self.workers: list[UUID] = [self.toy.worker() for _ in range(WORKERS)]
+        self.lines: list[Connection] = [self.toy.connect() for _ in range(WORKERS)]
+        self.open: list[Connection] = []
+
+    def teardown(self) -> None:
+        for connection in self.lines + self.open:
+            connection.close()
+        for table in ("job", "attempt", "effect", "worker"):
+            self.toy.execute(f"DELETE FROM {table}")
+
+    def holds(self, belief: Believed) -> bool:
+        job = self.known[belief.job]
+        return job.state == "running" and job.attempt == belief.attempt
+
+    # Work is owed
+
+    @rule(target=jobs)
+    def owe(self) -> UUID:
+        job = self.toy.enqueue(Do())
+        self.known[job] = Known()
+        return job
+
+    @rule(job=jobs)
+    def owe_again(self, job: UUID) -> None:
+        assert self.toy.enqueue(Do(name="again"), id=job) == job
+
+    @rule()
+    def owe_and_roll_back(self) -> None:
+        with self.toy.database.transaction(origin=Origin.request(self.toy.workspace)) as session:
+            enqueue(session, Do())
+            session.rollback()
+
+    # Workers
+
+    @rule(target=beliefs, asked=st.lists(jobs, max_size=4), by=st.integers(0, WORKERS - 1))
+    def claim(self, asked: list[UUID], by: int) -> Any:
+        worker = self.workers[by]
+        claimed = moves.claim(self.lines[by], worker, asked)
+        due = {job for job in asked if self.known[job].state == "queued"}
+        assert sorted(job.id for job in claimed) == sorted(due), "each once, also when it was asked for twice"
+        for each in claimed:
+            job = self.known[each.id]
+            job.state, job.attempt, job.worker = "running", job.attempt + 1, worker
+            assert (each.attempt, each.crashes) == (job.attempt, job.crashes)
+        return multiple(*(Believed(each.id, each.attempt) for each in claimed))
+
+    @rule(target=endings, belief=beliefs)
+    def begin_to_finish(self, belief: Believed) -> tuple[Believed, Connection]:
+        connection = self.toy.connect()
+        self.open.append(connection)
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO effect (key, job) VALUES (%s, %s)", (str(ids.draw()), belief.job))
+        return belief, connection
+
+    @rule(ending=consumes(endings))
+    def finish(self, ending: tuple[Believed, Connection]) -> None:
+        belief, connection = ending
+        held = self.holds(belief)
+        assert moves.succeed(connection, [Finished(belief.job, belief.attempt)]) == ({belief.job} if held else set())
+        connection.execute("COMMIT" if held else "ROLLBACK")
+        if held:
+            self.known[belief.job].leaves("succeeded", "succeeded")
+
+    @rule(ending=consumes(endings))
+    def die_before_the_commit(self, ending: tuple[Believed, Connection]) -> None:
+        belief, connection = ending
+        moves.succeed(connection, [Finished(belief.job, belief.attempt)])
+        connection.close()
+
+    @rule(belief=beliefs, how=st.sampled_from(["retried", "snoozed", "failed"]), by=st.integers(0, WORKERS - 1))
+    def give_up_this_attempt(self, belief: Believed, how: str, by: int) -> None:
+        held, line = self.holds(belief), self.lines[by]
+        if how == "failed":
+            assert moves.fail(line, belief.job, belief.attempt, REASON) == held
+        else:
+            move = moves.retry if how == "retried" else moves.snooze
+            assert move(line, belief.job, belief.attempt, REASON, 0.0) == held
+        if held:
+            self.known[belief.job].leaves("failed" if how == "failed" else "queued", how)
+
+    @rule(belief=beliefs)
+    def report(self, belief: Believed) -> None:
+        assert moves.report_progress(self.lines[0], belief.job, belief.attempt, {"done": 1}) == self.holds(belief)
+
+    @rule(by=st.integers(0, WORKERS - 1))
+    def lose_a_worker(self, by: int) -> None:
+        """It dies or freezes: its lease runs out and its jobs are taken back."""
+        lost, self.workers[by] = self.workers[by], self.toy.worker()
+        self.toy.lose(lost)
+        held = [job for job in self.known.values() if job.worker == lost]
+        assert leases.reap(self.toy.database, self.lines[by], TASKS, MAX_CRASHES) == len(held)
+        for job in held:
+            if job.crashes + 1 >= MAX_CRASHES:
+                job.leaves("failed", "failed", crashed=True)
+            else:
+                job.leaves("queued", "lost", crashed=True)
+
+    @rule(belief=beliefs, by=st.integers(0, WORKERS - 1))
+    def lose_a_pool_process(self, belief: Believed, by: int) -> None:
+        """The keeper takes one job back; as it read the row before, it may be late."""
+        held = self.holds(belief)
+        job = failures.Held(
+            belief.job, Do.kind, belief.attempt, 0, 3, self.toy.workspace, ids.draw(), {"name": "", "value": None}
+        )
+        failures.take_back(self.toy.database, TASKS, job, REASON, max_crashes=100)
+        if held:
+            self.known[belief.job].leaves("queued", "lost", crashed=True)
+
+    # People
+
+    @rule(job=jobs, by=st.integers(0, WORKERS - 1))
+    def give_up_a_queued_job(self, job: UUID, by: int) -> None:
+        queued = self.known[job].state == "queued"
+        assert moves.give_up(self.lines[by], job, REASON) == queued
+        if queued:
+            self.known[job].state = "failed"
+
+    @rule(job=jobs, state=st.sampled_from([state for state in STATES if state != "running"]))
+    def move_by_hand(self, job: UUID, state: str) -> None:
+        """Only what is legal; and not from `running`, whose end the moves above record."""
+        before = self.known[job].state
+        if before in ("running", state):
+            return
+        try:
+            self.toy.execute("UPDATE job SET state = %s WHERE id = %s", state, job)
+            moved = True
+        except psycopg.errors.CheckViolation:
+            moved = False
+        assert moved == ((before, state) in LEGAL)
+        if moved:
+            self.known[job].state = state
+
+    # What always holds
+
+    @invariant()
+    def the_ledger_is_as_known(self) -> None:
+        rows = self.toy.execute(
+            """SELECT job.id, state, attempt, crashes,
+                      coalesce((SELECT array_agg(outcome ORDER BY number) FROM attempt WHERE attempt.job = job.id),
+                               '{}') AS outcomes,
+                      coalesce((SELECT array_agg(number ORDER BY number) FROM attempt WHERE attempt.job = job.id),
+                               '{}') AS numbers,
+                      (SELECT count(*) FROM effect WHERE effect.job = job.id) AS effects
+               FROM job"""
+        )
+        assert {row["id"] for row in rows} == set(self.known)
+        for row in rows:
+            job = self.known[row["id"]]
+            assert (row["state"], row["attempt"], row["crashes"]) == (job.state, job.attempt, job.crashes)
+            assert row["outcomes"] == job.outcomes
+            ended = row["attempt"] - (row["state"] == "running")
+            assert row["numbers"] == list(range(1, ended + 1)), "one record an attempt that has ended"
+            assert row["effects"] == job.outcomes.count("succeeded") <= 1, "one commit a job"
+
+
+def test_the_ledger_keeps_its_promises(toy: Toy) -> None:
+    class Here(Ledger):
+        pass
+
+    Here.toy = toy
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=600,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=False,  # the same walk in every run; more of them: raise max_examples
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
