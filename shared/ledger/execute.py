@@ -222,4 +222,4 @@ class Executor:
 def _loggable(error: BaseException) -> dict[str, Any]:
     expected = isinstance(error, MillraceError | RetryLater | Snooze | LeaseLost)
     reason = failures.describe(error)
-    return {"reason": reason["detail"], "code": reason["code"], "exc_info": None if expected else error}
+    return {"reason": reason["detail"], "code": reason["code"], "traceback": None if expected else reason["traceback"]}

@@ -122,7 +122,9 @@ def fail(
     except Exception as error:
         if task is None or task.on_failed is None or not isinstance(error, HookFailed):
             raise
-        log.error("failure hook failed", job=str(job.id), kind=job.kind, exc_info=error.__cause__)
+        log.error(
+            "failure hook failed", job=str(job.id), kind=job.kind, reason=describe(error.__cause__ or error)["detail"]
+        )
         return _fail(database, None, job, {**reason, "hook": _text(error.__cause__ or error)}, queued, crashed)
 
 

@@ -99,7 +99,9 @@ def test_every_hop_is_in_one_trace(system, journey):
 
     def whole() -> list[dict] | None:
         spans = system.client.trace(run["trace_id"])["spans"]
-        return spans if {span["service"] for span in spans} == set(SERVICES) and len(spans) >= 10 else None
+        known = {span["span_id"] for span in spans}
+        orphans = [span for span in spans if span["parent_id"] and span["parent_id"] not in known]
+        return spans if {span["service"] for span in spans} == set(SERVICES) and not orphans else None
 
     spans = until(whole, 15)
     names = {span["name"] for span in spans}
@@ -107,8 +109,7 @@ def test_every_hop_is_in_one_trace(system, journey):
         assert hop in names
     assert "publish ingest.dataset.completed.v1" in names
     assert "receive ingest.dataset.completed.v1" in names
-    known = {span["span_id"] for span in spans}
-    assert [span["name"] for span in spans if span["parent_id"] and span["parent_id"] not in known] == []
+    assert len(spans) >= 10
 
 
 @pytest.mark.parametrize("role", SERVICES)
