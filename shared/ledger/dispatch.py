@@ -26,10 +26,6 @@ log = structlog.get_logger(__name__)
 
 MESSAGE_SECONDS = 0.05
 """Jobs of a kind that have been short share a message, up to about so much work."""
-WINDOW_SECONDS = 2.0
-"""So much work may wait in the broker for each slot; what is more urgent waits behind it."""
-UNKNOWN_SECONDS = 1.0
-"""What a job is taken to last when none of its kind has succeeded lately."""
 EVENTS_A_ROUND = 500
 EVENTS_A_MESSAGE = 50
 LOOKS = 4
@@ -52,22 +48,16 @@ class Broker(Protocol):
 
 @dataclass(frozen=True)
 class Sent:
-    """A job that the broker was given: when (monotonic), in which message, how often it had been claimed, and
-    how many seconds it is expected to take."""
+    """A job that the broker was given: when (monotonic), in which message, and how often it had been claimed."""
 
     at: float
     message: int
     priority: int
     attempt: int
-    seconds: float
 
 
 class Dispatcher:
-    """Keeps a little work of each queue in the broker, and sends again what nobody claimed.
-
-    A little: for each slot (each living worker has `slots`) WINDOW_SECONDS, but at least one job; together at
-    most `window` jobs. The rest waits in PostgreSQL, where urgent jobs overtake it.
-    """
+    """Keeps at most `window` jobs of each queue in the broker, and sends again what nobody claimed."""
 
     def __init__(
         self,
@@ -97,7 +87,6 @@ class Dispatcher:
         """Whether due jobs wait for room in the broker: claims make it."""
         self._durations: dict[str, float] = {}
         self._durations_at = float("-inf")
-        self._workers = 1
 
     def dispatch(self, connection: Connection) -> int:
         """One round over the queues; answers how many jobs were given to the broker."""
@@ -116,8 +105,7 @@ class Dispatcher:
             self._messages_sent += 1
             at = self._monotonic()
             for row in rows:
-                expected = self._seconds(kind)
-                self._sent[queue][row["id"]] = Sent(at, self._messages_sent, row["priority"], row["attempt"], expected)
+                self._sent[queue][row["id"]] = Sent(at, self._messages_sent, row["priority"], row["attempt"])
                 _trace(row)
         return len(fresh)
 
@@ -133,31 +121,14 @@ class Dispatcher:
             del sent[id]
 
     def _with_room(self, queue: str, due: list[Row]) -> list[Row]:
-        """Due jobs that the broker has room for. A lane for which it is still half full, of jobs that go before
-        it or with it, waits, so as to go in full messages."""
+        """Due jobs that the broker does not have. While half a window of jobs that go before them, or with
+        them, is on its way they wait, so as to go in full messages."""
         sent = self._sent[queue]
+        ahead = {lane: sum(was.priority <= lane for was in sent.values()) for lane in Lane}
         fresh = [row for row in due if row["id"] not in sent]
-        going: list[Row] = []
-        for lane, rows in groupby(fresh, key=lambda row: row["priority"]):
-            ahead = [was.seconds for was in sent.values() if was.priority <= lane]
-            ahead += [self._seconds(row["kind"]) for row in going]
-            count, seconds = len(ahead), sum(ahead)
-            if self._is_full(2 * count - 1, 2 * seconds):
-                continue
-            for row in rows:
-                if self._is_full(count, seconds):
-                    break
-                going.append(row)
-                count, seconds = count + 1, seconds + self._seconds(row["kind"])
+        going = [row for row in fresh if ahead[row["priority"]] <= self._window // 2]
         self.waiting |= len(going) < len(fresh) or len(due) >= self._window
         return going
-
-    def _is_full(self, count: int, seconds: float) -> bool:
-        slots = self._slots * self._workers
-        return count >= self._window or (count >= slots and seconds >= WINDOW_SECONDS * slots)
-
-    def _seconds(self, kind: str) -> float:
-        return self._durations.get(kind, UNKNOWN_SECONDS)
 
     def _lost(self, queue: str) -> list[UUID]:
         """Jobs that nobody claimed in time and whose message is not in the broker any more.
@@ -204,8 +175,6 @@ class Dispatcher:
         since = ids.floor(datetime.now(UTC) - timedelta(hours=1))
         found = connection.execute(_DURATIONS, (since,)).fetchall()
         self._durations = {row["kind"]: row["seconds"] for row in found}
-        living = connection.execute("SELECT count(*) AS workers FROM worker WHERE lease_until > now()").fetchone()
-        self._workers = max(1, living["workers"] if living else 1)
 
 
 _DUE = """
