@@ -10,6 +10,7 @@ from services.api import operations
 from services.api.adapters.peers import Peers
 from services.api.routes import ROUTERS, gateway
 from services.api.settings import ApiSettings
+from services.api.tasks import tasks
 from shared.auth import Principal, Verifier
 from shared.db import Database
 from shared.http import create_app
@@ -39,7 +40,7 @@ class KeyVerifier(Verifier):
 
 def create() -> FastAPI:
     settings = ApiSettings()
-    app = create_app("api", settings, ROUTERS, jobs=False, lifespan=_peers, streams=_streams)
+    app = create_app("api", settings, ROUTERS, tasks=tasks, jobs=False, lifespan=_peers, streams=_streams)
     app.state.public_keys = _public_keys(settings)
     app.state.verifier = KeyVerifier(settings, app.state.database, app.state.public_keys)
     return app

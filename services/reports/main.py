@@ -4,8 +4,9 @@ from fastapi import FastAPI
 
 from services.reports import routes
 from services.reports.settings import ReportsSettings
+from services.reports.tasks import tasks
 from shared.http import create_app
 
 
 def create() -> FastAPI:
-    return create_app("reports", ReportsSettings(), [routes.router])
+    return create_app("reports", ReportsSettings(), [routes.router], tasks=tasks)

@@ -12,6 +12,7 @@ from shared.auth import Verifier
 from shared.db import Database
 from shared.http import metrics, problems, routes
 from shared.http.limits import BodyLimit
+from shared.ledger.tasks import Tasks
 from shared.objects import ObjectStore
 from shared.settings import Settings
 
@@ -24,11 +25,12 @@ def create_app(
     settings: Settings,
     routers: Sequence[APIRouter],
     *,
+    tasks: Tasks,
     jobs: bool = True,
     streams: Callable[[str], bool] = lambda path: False,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
-    """The application: `app.state` has service, settings, database, objects and verifier.
+    """The application: `app.state` has service, settings, tasks, database, objects and verifier.
 
     Tokens are verified with the public keys that `api` serves. `jobs=False` leaves out the routes of the
     service's own jobs: the gateway has its own. Bodies of paths that `streams` names are not bounded here.
@@ -48,6 +50,7 @@ def create_app(
     )
     app.state.service = service
     app.state.settings = settings
+    app.state.tasks = tasks
     app.state.database = Database(settings.dsn, application=f"millrace-{service}-http", pool_size=8)
     app.state.objects = ObjectStore(settings.objects_url)
     app.state.verifier = Verifier(settings.static_keys, _fetch_from(settings))

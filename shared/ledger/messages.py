@@ -43,6 +43,8 @@ class JobArgs(BaseModel):
     retry: ClassVar[Retry] = Retry()
     together: ClassVar[int] = 128
     """At most so many jobs of the kind share a message, and so a process or thread, one after the other."""
+    public: ClassVar[bool] = False
+    """Whether callers may enqueue the kind by name, and schedules fire it; others are the service's own affair."""
 
 
 class EventArgs(JobArgs):

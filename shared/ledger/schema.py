@@ -170,7 +170,15 @@ CREATE TABLE attempt_default PARTITION OF attempt DEFAULT;
 CREATE TABLE event_default PARTITION OF event DEFAULT;
 """
 
-VERSIONS = (V1,)
+V2 = """
+-- Redrive
+
+-- Schedules
+
+-- Storage
+"""
+
+VERSIONS = (V1, V2)
 
 
 def apply(bind: SqlConnection, version: str) -> None:

@@ -18,6 +18,7 @@ from shared.ledger.enqueue import enqueue
 from shared.settings import Settings, StaticKey
 from shared.testing.waiting import until
 from tests.integration.toy.jobs import Do
+from tests.integration.toy.tasks import tasks
 
 ACCOUNTS = {
     scope: StaticKey(sha256=digest(f"{scope}-key"), scopes=frozenset({scope})) for scope in ("events", "metrics")
@@ -56,7 +57,7 @@ def router() -> APIRouter:
 
 
 def application(url: str, folder: Path, *routers: APIRouter, **options: Any) -> FastAPI:
-    return create_app("toy", settings(url, folder, **options), [router(), *routers])
+    return create_app("toy", settings(url, folder, **options), [router(), *routers], tasks=tasks)
 
 
 @contextmanager
