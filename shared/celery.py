@@ -138,6 +138,8 @@ def _configuration(service: Service) -> dict[str, Any]:
     return {
         "broker_url": settings.broker_url.get_secret_value(),
         "result_backend": "shared.results:LedgerBackend",
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 3,
         # Leases and re-dispatch stand in for acknowledgements, and with them for the visibility timeout.
         "broker_transport_options": {"ack_emulation": False, "socket_connect_timeout": BROKER_SECONDS},
         "broker_connection_retry_on_startup": True,

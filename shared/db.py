@@ -98,6 +98,15 @@ _TIMES: dict[str, Any] = {"connect_timeout": 5, "keepalives_idle": 10, "keepaliv
 """Seconds; a machine at the other end that is gone is noticed after 25."""
 
 
+def is_away(error: BaseException | None) -> bool:
+    """Whether the connection was lost or refused: whoever asked had no part in it."""
+    if isinstance(error, DBAPIError):
+        error = error.orig
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        return error.sqlstate.startswith(("08", "25006", "53", "57P"))
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout)
+
+
 class Database:
     """Connections of one process to its service's schema. Pools are per process: a fork starts afresh."""
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from celery import states
 from celery.backends.base import BaseBackend
 
-from shared.db import raw
+from shared.db import is_away, raw
 
 STATES = {
     "queued": states.PENDING,
@@ -22,6 +22,10 @@ class LedgerBackend(BaseBackend):
 
     persistent = True
     supports_autoexpire = True
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """A read whose connection PostgreSQL has just dropped is done again on another."""
+        return is_away(exc)
 
     def _store_result(self, *_: Any, **__: Any) -> None:
         return None

@@ -10,10 +10,11 @@ import psycopg
 from psycopg.types.json import Jsonb
 from sqlmodel import Session
 
-from shared.db import Database, Statements, is_outage, raw
+from shared.contracts.envelope import Event
+from shared.db import Database, Row, Statements, is_outage, raw
 from shared.errors import LeaseLost, MillraceError
 from shared.ledger import moves
-from shared.ledger.enqueue import Origin
+from shared.ledger.enqueue import Origin, event_row, insert_events
 from shared.ledger.moves import Claimed, Finished
 from shared.ledger.values import storable
 
@@ -47,6 +48,8 @@ class Attempt:
     def __init__(self, database: Database, claimed: Claimed, ledger: Statements) -> None:
         self.job = claimed
         self.finished = False
+        self.events: list[Row] = []
+        """Stated by the body; they commit with `succeeded`."""
         self._database = database
         self._ledger = ledger
         self._progress_at = 0.0
@@ -84,6 +87,8 @@ class Attempt:
         with self._database.transaction(origin=self.origin) as session:
             yield session
             session.flush()
+            insert_events(raw(session), self.events)
+            session.info["wake"] = session.info.get("wake") or bool(self.events)
             done = Finished(self.job.id, self.job.attempt, result, self.seconds)
             if not self._succeed(session, done):
                 raise LeaseLost
@@ -94,6 +99,14 @@ class Attempt:
             return moves.succeed_one(raw(session), done)
         except UNSTORABLE as error:
             raise ResultInvalid.of(error) from error
+
+    def publish(self, event: Event, *, subject: UUID) -> UUID:
+        """State a fact that is true once this attempt has succeeded, whichever transaction ends it. A body with no
+        other effects needs none of its own: the ends of many such jobs commit together. Answers the event's id.
+        """
+        row = event_row(event, subject, self.origin)
+        self.events.append(row)
+        return row["id"]  # type: ignore[no-any-return]
 
     @contextmanager
     def noting(self) -> Iterator[Session]:

@@ -132,25 +132,38 @@ def event_job(args: EventArgs, traceparent: str | None) -> dict[str, Any]:
 
 def publish(session: Session, event: Event, *, subject: UUID) -> UUID:
     """State a fact: an event row, given to the broker and the feed after the commit. Answers its id."""
-    because = origin(session)
-    id = ids.draw()
-    raw(session).execute(
-        """INSERT INTO event (id, type, subject, time, workspace, run, causation, traceparent, data)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-        (
-            id,
-            event.type,
-            str(subject),
-            ids.time_of(id),
-            because.workspace,
-            because.run,
-            because.cause_id,
-            telemetry.traceparent(),
-            Jsonb(event.model_dump(mode="json")),
-        ),
-    )
+    row = event_row(event, subject, origin(session))
+    insert_events(raw(session), [row])
     session.info["wake"] = True
-    return id
+    return row["id"]  # type: ignore[no-any-return]
+
+
+def event_row(event: Event, subject: UUID, because: Origin) -> dict[str, Any]:
+    """The row of an event that is stated now, in the current span."""
+    id = ids.draw()
+    return {
+        "id": id,
+        "type": event.type,
+        "subject": str(subject),
+        "time": ids.time_of(id),
+        "workspace": because.workspace,
+        "run": because.run,
+        "causation": because.cause_id,
+        "traceparent": telemetry.traceparent(),
+        "data": event.model_dump(mode="json"),
+    }
+
+
+def insert_events(connection: Statements, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(_INSERT_EVENTS, (Jsonb(rows, dumps=_dumps),))
+
+
+_INSERT_EVENTS = """
+INSERT INTO event (id, type, subject, time, workspace, run, causation, traceparent, data)
+SELECT * FROM jsonb_to_recordset(%s) AS stated (
+  id uuid, type text, subject text, time timestamptz, workspace uuid, run uuid, causation uuid, traceparent text,
+  data jsonb)"""
 
 
 def envelope(service: str, row: dict[str, Any]) -> Envelope:

@@ -15,10 +15,11 @@ from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
 from shared import telemetry
-from shared.db import Database, Lasting, raw
+from shared.db import Database, Lasting, Row, raw
 from shared.errors import LeaseLost, MillraceError, RetryLater, Snooze
 from shared.ledger import failures, moves
 from shared.ledger.attempts import UNSTORABLE, Attempt, ResultInvalid
+from shared.ledger.enqueue import insert_events
 from shared.ledger.moves import Claimed, Finished
 from shared.ledger.tasks import Task, Tasks
 
@@ -44,11 +45,12 @@ class KindUnknown(MillraceError):
 
 @dataclass(frozen=True)
 class Returned:
-    """A body that returned without a transaction of its own: its result is still to be saved."""
+    """A body that returned without a transaction of its own: its result and events are still to be saved."""
 
     job: Claimed
     result: Any
     seconds: float
+    events: list[Row]
 
 
 class _Message:
@@ -163,7 +165,7 @@ class Executor:
             raise ArgumentsInvalid(str(error)[:500]) from error
         attempt = Attempt(self._database, job, self._ledger)
         result = task.body(attempt, args)
-        return None if attempt.finished else Returned(job, result, attempt.seconds)
+        return None if attempt.finished else Returned(job, result, attempt.seconds, attempt.events)
 
     def _task(self, job: Claimed) -> Task:
         try:
@@ -192,6 +194,9 @@ class Executor:
                 held = moves.succeed(
                     raw(session), [Finished(r.job.id, r.job.attempt, r.result, r.seconds) for r in unsaved]
                 )
+                events = [event for r in unsaved if r.job.id in held for event in r.events]
+                insert_events(raw(session), events)
+                session.info["wake"] = bool(events)
         except UNSTORABLE as error:
             if len(unsaved) == 1:
                 self._settle(unsaved[0].job, ResultInvalid.of(error))

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from sqlmodel import Session
 
-from shared.db import Database, is_outage, raw
+from shared.db import Database, is_away, is_outage, raw
 from shared.errors import LeaseLost, MillraceError, RetryLater, Snooze, Unavailable
 from shared.ledger import moves
 from shared.ledger.enqueue import Origin
@@ -65,11 +65,16 @@ def _text(error: BaseException) -> str:
 
 
 def settle(database: Database, task: Task | None, job: moves.Claimed, error: BaseException) -> str:
-    """Record a failed attempt: try again later, or fail for good. Answers `retried`, `snoozed`, `failed` or `lost`."""
+    """Record a failed attempt: try again later, or fail for good. Answers `retried`, `snoozed`, `failed` or `lost`.
+
+    An attempt that PostgreSQL's absence ended is not counted: it says nothing about the job.
+    """
     if isinstance(error, LeaseLost):
         return "lost"
     if isinstance(error, Snooze):
         return _snooze(database, job, error)
+    if is_away(error):
+        return _snooze(database, job, Snooze(_text(error), after=_back_off(task, job)))
     reason = describe(error)
     permanent = isinstance(error, MillraceError) and not isinstance(error, Unavailable)
     if permanent or job.attempt - job.crashes >= job.max_attempts:
