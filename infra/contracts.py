@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -91,7 +92,7 @@ _REFUSED: Final[Json] = {
 
 
 def _is_public(service: str, path: str) -> bool:
-    own_jobs = service != "api" and (path == "/v1/jobs" or path.startswith("/v1/jobs/"))
+    own_jobs = service != "api" and re.match(r"/v1/jobs\b", path) is not None
     return path.startswith("/v1/") and path not in INTERNAL and not own_jobs
 
 

@@ -1,7 +1,9 @@
 """What `api` says to itself."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from uuid import UUID
+
+from pydantic import StringConstraints
 
 from shared.ledger.messages import EventArgs, JobArgs, Lane
 
@@ -14,6 +16,16 @@ class RecordEvent(EventArgs):
 
     kind: ClassVar[str] = "api.run.record"
     queue: ClassVar[str] = "api.jobs"
+
+
+class RunCanary(JobArgs):
+    """Show that jobs run: do nothing, and answer what was given."""
+
+    kind: ClassVar[str] = "api.canary.run"
+    queue: ClassVar[str] = "api.jobs"
+    public: ClassVar[bool] = True
+
+    text: Annotated[str, StringConstraints(max_length=1000)] = ""
 
 
 class SettleRun(JobArgs):

@@ -6,7 +6,7 @@ from uuid import UUID
 from services.api import operations
 from services.api.adapters.parts import ask_parts
 from services.api.domain import Part, look_again
-from services.api.jobs import RecordEvent, SettleRun
+from services.api.jobs import RecordEvent, RunCanary, SettleRun
 from services.api.settings import ApiSettings
 from shared import ids
 from shared.auth import Principal, issue
@@ -23,6 +23,11 @@ tasks = Tasks()
 def record_event(attempt: Attempt, args: RecordEvent) -> None:
     with attempt.finishing() as session:
         operations.record_event(session, args.envelope)
+
+
+@tasks.job(RunCanary, time_limit=30)
+def run_canary(attempt: Attempt, args: RunCanary) -> dict[str, str]:
+    return {"text": args.text}
 
 
 @tasks.job(SettleRun, time_limit=60)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from services.ingest import operations, repository
@@ -29,12 +29,11 @@ from services.ingest.schemas import (
 from shared.auth import Principal
 from shared.errors import MillraceError, NotFound, TooLarge, UnsupportedMediaType
 from shared.http import Accepted, Caller, PageLimit, Transaction
-from shared.http.dependencies import begin_run
+from shared.http.dependencies import IdempotencyKey, begin_run
 from shared.ledger.enqueue import remember
 
 router = APIRouter(tags=["datasets"])
 Name = Annotated[str, Query(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 MEDIA_TYPES = ("text/csv", "application/csv", "text/plain", "application/octet-stream")
 CSV_BODY = {"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}}
 

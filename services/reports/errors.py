@@ -86,6 +86,18 @@ class DatasetEmpty(ReportError):
     code = "report.dataset_empty"
 
 
+class DatasetUnnamed(ReportError):
+    """It does not say which dataset, or another than the definition does."""
+
+    code = "report.dataset_unnamed"
+
+
+class DatasetUnknown(ReportError):
+    """The workspace has no complete version of the dataset."""
+
+    code = "report.dataset_unknown"
+
+
 class RenderMissing(ReportError):
     """A job names a render that is not there (any more)."""
 

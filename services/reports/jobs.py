@@ -1,7 +1,9 @@
 """What `reports` says to itself."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from uuid import UUID
+
+from pydantic import StringConstraints
 
 from shared.ledger.messages import EventArgs, JobArgs, Retry
 
@@ -11,6 +13,18 @@ class MatchDefinitions(EventArgs):
 
     kind: ClassVar[str] = "reports.definition.match"
     queue: ClassVar[str] = "reports.jobs"
+
+
+class RenderDefinition(JobArgs):
+    """Owe a render of one definition over the newest version of its dataset, when somebody or a schedule asks."""
+
+    kind: ClassVar[str] = "reports.definition.render"
+    queue: ClassVar[str] = "reports.jobs"
+    public: ClassVar[bool] = True
+
+    definition_id: UUID
+    dataset: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    """Which one, of a definition that is made for every dataset."""
 
 
 class RenderReport(JobArgs):

@@ -20,6 +20,15 @@ class ReportDefinition(SQLModel, table=True):
     created_at: datetime = Field(sa_type=DateTime(timezone=True))
 
 
+class KnownDataset(SQLModel, table=True):
+    __tablename__ = "known_dataset"
+
+    workspace: UUID = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    version: int
+    completed: dict[str, Any] = Field(sa_type=JSONB)
+
+
 class Render(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     workspace: UUID

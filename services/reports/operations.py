@@ -12,25 +12,28 @@ from sqlmodel import Session
 from services.reports import repository
 from services.reports.adapters.rendering import File, Rendered, render
 from services.reports.domain import matching
-from services.reports.domain.definition import Definition
+from services.reports.domain.definition import ANY_DATASET, Definition
 from services.reports.domain.document import Context
 from services.reports.errors import (
     ArtifactNotFound,
+    DatasetUnknown,
+    DatasetUnnamed,
     DatasetUnreadable,
     DefinitionExists,
     DefinitionNotFound,
     RenderMissing,
     RenderNotFound,
     ReportError,
+    shortened,
 )
 from services.reports.jobs import RenderReport
-from services.reports.models import Artifact, Render, ReportDefinition
+from services.reports.models import Artifact, KnownDataset, Render, ReportDefinition
 from shared import ids, telemetry
 from shared.contracts import reports as contracts
 from shared.contracts.envelope import Envelope, Reason
 from shared.contracts.ingest import DatasetCompleted
 from shared.errors import NotFound
-from shared.ledger.enqueue import enqueue, publish
+from shared.ledger.enqueue import enqueue, origin, publish
 from shared.objects import ObjectStore
 
 Progress = Callable[[int, int, str, str], None]
@@ -78,29 +81,58 @@ def match_definitions(session: Session, event: Envelope) -> dict[str, int]:
     doing this again adds nothing.
     """
     completed = event.read(DatasetCompleted)
+    repository.know_dataset(
+        session,
+        KnownDataset(workspace=event.workspace, name=completed.name, version=completed.version, completed=event.data),
+    )
+    stored = repository.definitions_for(session, event.workspace, completed.name)
+    return _counted([_match(session, event.id, completed, each) for each in stored])
+
+
+def render_definition(session: Session, id: UUID, dataset: str | None) -> dict[str, int]:
+    """Owe a render of the definition over the newest version of its dataset, or say why not.
+
+    Answers as `match_definitions` does. Raises DefinitionNotFound, DatasetUnnamed and DatasetUnknown.
+    """
+    because = origin(session)
+    stored = show_definition(session, because.workspace, id)
+    name = dataset if stored.dataset == ANY_DATASET else stored.dataset
+    if name is None:
+        raise DatasetUnnamed("The definition is made for every dataset: name one.")
+    if dataset not in (None, name):
+        raise DatasetUnnamed(f"The definition is made for {shortened(name)} alone.")
+    known = repository.find_dataset(session, because.workspace, name)
+    if known is None:
+        raise DatasetUnknown(f"No version of {shortened(name)} has been completed yet.")
+    completed = DatasetCompleted.model_validate(known.completed)
+    return _counted([_match(session, because.cause_id, completed, stored)])
+
+
+def _counted(owed: Sequence[bool]) -> dict[str, int]:
+    return {"owed": sum(owed), "skipped": len(owed) - sum(owed)}
+
+
+def _match(session: Session, cause: UUID, completed: DatasetCompleted, stored: ReportDefinition) -> bool:
+    """Owe a render, or say why not; answers whether it is owed. Ids are derived from the cause."""
     columns = [matching.column(column.name, column.type) for column in completed.columns]
-    owed = skipped = 0
-    for stored in repository.definitions_for(session, event.workspace, completed.name):
-        definition = Definition.model_validate(stored.body)
-        reason = matching.why_not(definition, columns, completed.rows_loaded)
-        if reason is None:
-            _owe(session, event, completed, stored)
-            owed += 1
-        else:
-            _skip(session, completed, stored, reason)
-            skipped += 1
-    return {"owed": owed, "skipped": skipped}
+    reason = matching.why_not(Definition.model_validate(stored.body), columns, completed.rows_loaded)
+    if reason is None:
+        _owe(session, cause, completed, stored)
+    else:
+        _skip(session, completed, stored, reason)
+    return reason is None
 
 
-def _owe(session: Session, event: Envelope, completed: DatasetCompleted, stored: ReportDefinition) -> None:
-    id = ids.derive(event.id, "render", stored.id)
-    job = ids.derive(event.id, RenderReport.kind, stored.id)
+def _owe(session: Session, cause: UUID, completed: DatasetCompleted, stored: ReportDefinition) -> None:
+    because = origin(session)
+    id = ids.derive(cause, "render", stored.id)
+    job = ids.derive(cause, RenderReport.kind, stored.id)
     repository.add_render(
         session,
         Render(
             id=id,
-            workspace=event.workspace,
-            run=event.runid,
+            workspace=because.workspace,
+            run=because.run,
             job=job,
             definition_id=stored.id,
             definition=stored.body,

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col, select
 
 from services.reports.domain.definition import ANY_DATASET
-from services.reports.models import Artifact, Render, ReportDefinition
+from services.reports.models import Artifact, KnownDataset, Render, ReportDefinition
 
 
 def add_definition(session: Session, definition: ReportDefinition) -> bool:
@@ -41,6 +41,22 @@ def definitions_for(session: Session, workspace: UUID, dataset: str) -> Sequence
         .where(ReportDefinition.workspace == workspace, col(ReportDefinition.dataset).in_([dataset, ANY_DATASET]))
         .order_by(col(ReportDefinition.id))
     ).all()
+
+
+def know_dataset(session: Session, dataset: KnownDataset) -> None:
+    """Keep the newest version of a dataset; versions may come in any order."""
+    statement = insert(KnownDataset).values(**dataset.model_dump())
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["workspace", "name"],
+            set_={"version": statement.excluded.version, "completed": statement.excluded.completed},
+            where=col(KnownDataset.version) < statement.excluded.version,
+        )
+    )
+
+
+def find_dataset(session: Session, workspace: UUID, name: str) -> KnownDataset | None:
+    return session.get(KnownDataset, (workspace, name))
 
 
 def add_render(session: Session, render: Render) -> None:

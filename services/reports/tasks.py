@@ -5,7 +5,7 @@ from typing import Any
 from sqlmodel import Session
 
 from services.reports import operations
-from services.reports.jobs import MatchDefinitions, RenderReport
+from services.reports.jobs import MatchDefinitions, RenderDefinition, RenderReport
 from services.reports.settings import ReportsSettings
 from shared.ledger.attempts import Attempt
 from shared.ledger.tasks import Tasks
@@ -20,6 +20,13 @@ def match_definitions(attempt: Attempt, args: MatchDefinitions) -> None:
     result: dict[str, int] = {}
     with attempt.finishing(result) as session:
         result |= operations.match_definitions(session, args.envelope)
+
+
+@tasks.job(RenderDefinition, time_limit=60)
+def render_definition(attempt: Attempt, args: RenderDefinition) -> None:
+    result: dict[str, int] = {}
+    with attempt.finishing(result) as session:
+        result |= operations.render_definition(session, args.definition_id, args.dataset)
 
 
 @tasks.job(RenderReport, time_limit=900)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from shared import telemetry
 from shared.auth import Verifier
 from shared.db import Database
-from shared.http import metrics, problems, routes
+from shared.http import metrics, owing, problems, routes
 from shared.http.limits import BodyLimit
 from shared.ledger.tasks import Tasks
 from shared.objects import ObjectStore
@@ -57,7 +57,7 @@ def create_app(
     problems.install(app)
     metrics.install(app, service)
     app.add_middleware(BodyLimit, streams=streams)
-    for router in (routes.router, routes.feed, *([routes.jobs] if jobs else []), *routers):
+    for router in (routes.router, routes.feed, *([routes.jobs, owing.router] if jobs else []), *routers):
         app.include_router(router)
     _trace(app)
     return app

@@ -20,6 +20,10 @@ class RunLink(BaseModel):
     id: UUID
     url: str
 
+    @classmethod
+    def of(cls, run: UUID) -> "RunLink":
+        return cls(id=run, url=f"/v1/runs/{run}")
+
 
 class Accepted(BaseModel):
     """202: the work is owed; follow `job` or `run` to its end. The URLs are relative to the gateway."""
@@ -29,7 +33,14 @@ class Accepted(BaseModel):
 
     @classmethod
     def of(cls, job: UUID, run: UUID) -> "Accepted":
-        return cls(job=JobLink(id=job, url=f"/v1/jobs/{job}"), run=RunLink(id=run, url=f"/v1/runs/{run}"))
+        return cls(job=JobLink(id=job, url=f"/v1/jobs/{job}"), run=RunLink.of(run))
+
+
+class AcceptedBatch(BaseModel):
+    """202: all of them are owed, in this order."""
+
+    run: RunLink
+    jobs: list[UUID]
 
 
 class JobBody(BaseModel):

@@ -5,14 +5,14 @@ import binascii
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request
 from sqlmodel import Session
 
 from shared import telemetry
 from shared.auth import Principal
 from shared.db import Database
 from shared.errors import Forbidden, Unauthenticated
-from shared.ledger.enqueue import Origin
+from shared.ledger.enqueue import KEY_CHARACTERS, Origin
 
 
 def credential(request: Request) -> str:
@@ -75,6 +75,7 @@ def _transaction(request: Request) -> Iterator[Session]:
 Ledger = Annotated[Database, Depends(_database)]
 Transaction = Annotated[Session, Depends(_transaction, scope="function")]
 """A session that commits before the answer is sent: a 2xx means that it is stored."""
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=KEY_CHARACTERS)]
 PageLimit = Annotated[int, Query(ge=1, le=500, description="At most so many items.")]
 
 

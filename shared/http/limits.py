@@ -7,6 +7,8 @@ from starlette.exceptions import HTTPException
 
 BODY_BYTES = 1_000_000
 """Largest body of a request that is not a stream."""
+LARGER = {"/v1/jobs:batch": 16_000_000}
+"""Paths whose bodies may be larger, and how large."""
 
 
 class BodyLimit:
@@ -21,18 +23,18 @@ class BodyLimit:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         bounded = scope["type"] == "http" and not self.streams(scope["path"])
-        await self.app(scope, _bounded(receive) if bounded else receive, send)
+        await self.app(scope, _bounded(receive, LARGER.get(scope["path"], BODY_BYTES)) if bounded else receive, send)
 
 
-def _bounded(receive: Any) -> Any:
+def _bounded(receive: Any, limit: int) -> Any:
     total = 0
 
     async def receive_some() -> Any:
         nonlocal total
         message = await receive()
         total += len(message.get("body", b""))
-        if total > BODY_BYTES:
-            raise HTTPException(413, f"The body is larger than {BODY_BYTES:,} bytes.")
+        if total > limit:
+            raise HTTPException(413, f"The body is larger than {limit:,} bytes.")
         return message
 
     return receive_some

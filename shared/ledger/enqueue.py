@@ -68,7 +68,7 @@ def enqueue(
 ) -> UUID:
     """Owe a job; answers its id. With an `id` that the ledger already has, nothing is added: done once."""
     job = id or ids.draw()
-    insert(raw(session), [_row(args, origin(session), job, not_before=not_before, deadline=deadline)])
+    insert(raw(session), [job_row(args, origin(session), job, not_before=not_before, deadline=deadline)])
     session.info["wake"] = True
     return job
 
@@ -76,14 +76,14 @@ def enqueue(
 def enqueue_many(session: Session, many: Iterable[JobArgs]) -> list[UUID]:
     """Owe many jobs in one go; answers their ids in the order of the arguments."""
     because = origin(session)
-    rows = [_row(args, because, ids.draw()) for args in many]
+    rows = [job_row(args, because, ids.draw()) for args in many]
     insert(raw(session), rows)
     session.info["wake"] = True
     return [row["id"] for row in rows]
 
 
 def insert(connection: Statements, rows: list[dict[str, Any]]) -> None:
-    """Owe the jobs of `rows`, as `_row` makes them; those whose id the ledger has are left out."""
+    """Owe the jobs of `rows`, as `job_row` makes them; those whose id the ledger has are left out."""
     if rows:
         connection.execute(_INSERT, (Jsonb(rows, dumps=_dumps),))
 
@@ -92,7 +92,7 @@ _dumps = partial(json.dumps, default=str)
 """Ids and times as PostgreSQL reads them."""
 
 
-def _row(
+def job_row(
     args: JobArgs,
     because: Origin,
     id: UUID,
@@ -101,6 +101,7 @@ def _row(
     deadline: datetime | None = None,
     traceparent: str | None = None,
 ) -> dict[str, Any]:
+    """The row of a job that is owed, below the given span or the current one."""
     return {
         "id": id,
         "kind": args.kind,
@@ -127,7 +128,7 @@ def event_job(args: EventArgs, traceparent: str | None) -> dict[str, Any]:
     """The row of the job that an event causes."""
     envelope = args.envelope
     because = Origin(envelope.workspace, envelope.runid, "event", envelope.id)
-    return _row(args, because, job_of(envelope, type(args)), traceparent=traceparent or envelope.traceparent)
+    return job_row(args, because, job_of(envelope, type(args)), traceparent=traceparent or envelope.traceparent)
 
 
 def publish(session: Session, event: Event, *, subject: UUID) -> UUID:

@@ -34,13 +34,13 @@ HELD_UP_SECONDS = 1.0
 class ArgumentsInvalid(MillraceError):
     """The stored arguments are not of the kind's shape."""
 
-    code = "job.arguments_invalid"
+    code, status, title = "job.arguments_invalid", 422, "The arguments are not those of the kind"
 
 
 class KindUnknown(MillraceError):
     """No code of this service runs the kind."""
 
-    code = "job.kind_unknown"
+    code, status, title = "job.kind_unknown", 422, "Unknown kind"
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ def peer_service() -> FastAPI:
     def accept():
         return {"job": {"id": str(run), "url": "x"}, "run": {"id": str(run), "url": "y"}}
 
+    @app.post("/v1/jobs", status_code=202)
+    @app.post("/v1/jobs:batch", status_code=202)
+    async def owe(request: Request):
+        return {"run": {"id": str(run), "url": "y"}, "got": await request.json(), "headers": dict(request.headers)}
+
     @app.get("/v1/jobs")
     def list_jobs():
         return {"items": [], "next": None}

@@ -1,7 +1,8 @@
-"""The toy service: a schema with the ledger alone, for the tests of the core."""
+"""The toy service: a schema with the ledger alone, for the tests of the core; and the reports service."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg
@@ -13,6 +14,7 @@ from infra.provision import at
 from shared.db import Database
 from shared.ledger import schema
 from tests.conftest import PASSWORD
+from tests.integration.reports_service import Reports
 from tests.integration.toy.harness import Toy
 
 TABLES = ("job", "attempt", "event", "cursor", "idempotency", "effect", "worker")
@@ -70,3 +72,18 @@ def toy(open_toy: Callable[[], Database]) -> Iterator[Toy]:
         for table in TABLES:  # few rows: far quicker than truncating every partition
             toy.execute(f"DELETE FROM {table}")
         yield toy
+
+
+@pytest.fixture
+def reports(
+    service_database: Callable[[str], Database],
+    environment: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Reports]:
+    database = service_database("reports")
+    environment("reports")
+    monkeypatch.setenv("REPORTS_SCRATCH_DIR", str(tmp_path / "scratch"))
+    yield Reports(database, tmp_path)
+    left = list((tmp_path / "scratch").glob("*"))
+    assert left == [], "a render left something in its scratch directory"

@@ -7,8 +7,10 @@ import socket
 import pytest
 
 from services.api.adapters.peers import Patience, Peers
+from services.api.tasks import tasks
 from shared.auth import Verifier
 from shared.db import Database
+from shared.testing.ledger import jobs, run_due
 from tests.integration.api_service import bearer, front_door, workspace_and_key
 
 
@@ -126,3 +128,52 @@ def test_an_unknown_route_and_an_unset_service_are_problems(client):
     answer = client.get("/v1/renders", headers=bearer(key))
     assert (answer.status_code, answer.json()["code"]) == (503, "service.unavailable")
     assert int(answer.headers["retry-after"]) > 0
+
+
+# Jobs by name
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs:batch"])
+def test_a_job_is_owed_by_the_service_that_its_kind_begins_with(client, path):
+    _, key = workspace_and_key(client)
+    job = {"kind": "reports.definition.render", "args": {"x": 1}}
+    body = job if path == "/v1/jobs" else {"jobs": [job, job]}
+    answer = client.post(path, json=body, headers=bearer(key) | {"Idempotency-Key": "one"})
+    assert answer.status_code == 202
+    assert answer.json()["got"] == body
+    assert answer.json()["headers"]["idempotency-key"] == "one"
+    listed = client.get("/v1/runs", headers=bearer(key)).json()["items"]
+    assert [run["id"] for run in listed] == [answer.json()["run"]["id"]]
+
+
+def test_its_own_kinds_are_owed_by_the_gateway(client, database):
+    workspace, key = workspace_and_key(client)
+    canary = {"kind": "api.canary.run", "args": {"text": "hello"}}
+    one = client.post("/v1/jobs", json=canary, headers=bearer(key))
+    many = client.post("/v1/jobs:batch", json={"jobs": [canary] * 3}, headers=bearer(key))
+    assert (one.status_code, many.status_code) == (202, 202)
+    assert one.headers["location"] == one.json()["job"]["url"]
+    run_due(database, tasks)
+    rows = jobs(database, kind="api.canary.run", state="succeeded")
+    assert [str(row["id"]) for row in rows] == [one.json()["job"]["id"], *many.json()["jobs"]]
+    assert {str(row["workspace"]) for row in rows} == {workspace}
+    assert client.get(one.json()["run"]["url"], headers=bearer(key)).json()["state"] == "succeeded"
+    assert len(client.get("/v1/runs", headers=bearer(key)).json()["items"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"kind": "nobody.thing.do"}, "job.kind_unknown"),
+        ({"kind": "api.run.settle"}, "job.kind_private"),
+        ({"kind": "api.canary.run", "args": {"text": 1}}, "job.arguments_invalid"),
+        ({"args": {}}, "request.invalid"),
+    ],
+)
+def test_a_wrong_job_is_refused_at_the_gateway(client, body, code):
+    _, key = workspace_and_key(client)
+    answer = client.post("/v1/jobs", json=body, headers=bearer(key))
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    mixed = {"jobs": [{"kind": "api.canary.run"}, {"kind": "reports.definition.render"}]}
+    answer = client.post("/v1/jobs:batch", json=mixed, headers=bearer(key))
+    assert (answer.status_code, answer.json()["code"], answer.json()["index"]) == (422, "job.kind_unknown", 1)

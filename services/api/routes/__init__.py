@@ -1,5 +1,5 @@
-"""HTTP routes of `api`: identity, runs, traces, documentation, and the gateway to the other services."""
+"""HTTP routes of `api`: identity, jobs, runs, traces, documentation, and the gateway to the other services."""
 
-from services.api.routes import docs, gateway, identity, runs, traces
+from services.api.routes import docs, gateway, identity, owing, runs, traces
 
-ROUTERS = [identity.router, runs.router, traces.router, docs.router, gateway.router]
+ROUTERS = [identity.router, owing.router, runs.router, traces.router, docs.router, gateway.router]

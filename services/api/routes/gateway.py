@@ -46,10 +46,15 @@ async def forward(resource: str, request: Request, caller: Principal = Depends(c
     """Pass the request on, body and answer as streams. Bodies of any size pass through in small pieces."""
     if resource not in SERVICES:
         raise NotFound("There is no such route.")
-    trace.get_current_span().update_name(f"gateway {request.method} /v1/{resource}")
+    return await pass_on(SERVICES[resource], request, caller)
+
+
+async def pass_on(service: str, request: Request, caller: Principal) -> Response:
+    """The service's answer to the request. Of one that was accepted the run is entered."""
+    trace.get_current_span().update_name(f"gateway {request.method} /v1/{request.url.path.split('/')[2]}")
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
     answer = await request.app.state.peers.forward(
-        SERVICES[resource],
+        service,
         request.method,
         _path(request.scope["raw_path"]),
         request.url.query,
@@ -58,7 +63,7 @@ async def forward(resource: str, request: Request, caller: Principal = Depends(c
         request.stream() if has_body else None,
     )
     if answer.status == 202 and caller.workspace is not None:
-        return await _accepted(request, SERVICES[resource], caller.workspace, answer)
+        return await _accepted(request, service, caller.workspace, answer)
     return StreamingResponse(_body(answer.response), answer.status, answer.headers)
 
 
@@ -78,19 +83,20 @@ async def _accepted(request: Request, service: str, workspace: UUID, answer: Ans
         body = await _read(answer.response)
     except httpx.TransportError as error:
         raise not_answered(service) from error
-    current = trace.get_current_span().get_span_context()
-    trace_id = f"{current.trace_id:032x}" if current.is_valid else None
-    try:
-        await to_thread.run_sync(_begin_run, request, workspace, UUID(body["run"]["id"]), trace_id)
-    except Exception:  # the work is owed, whatever is wrong here: its first event enters the run
-        log.exception("run not entered", workspace=str(workspace))
+    await to_thread.run_sync(enter_run, request, workspace, body["run"]["id"])
     headers = {name: value for name, value in answer.headers.items() if name in ("location", "retry-after")}
     return JSONResponse(body, 202, headers)
 
 
-def _begin_run(request: Request, workspace: UUID, run: UUID, trace_id: str | None) -> None:
-    with request.app.state.database.transaction() as session:
-        operations.begin_run(session, workspace, run, trace_id)
+def enter_run(request: Request, workspace: UUID, run: str) -> None:
+    """The work is owed, whatever goes wrong here: the run's first event enters it then."""
+    current = trace.get_current_span().get_span_context()
+    trace_id = f"{current.trace_id:032x}" if current.is_valid else None
+    try:
+        with request.app.state.database.transaction() as session:
+            operations.begin_run(session, workspace, UUID(run), trace_id)
+    except Exception:
+        log.exception("run not entered", workspace=str(workspace))
 
 
 async def _read(response: httpx.Response) -> dict[str, Any]:

@@ -17,6 +17,17 @@ class Do(JobArgs):
     value: Any = None
 
 
+class Asked(JobArgs):
+    """Callers may ask for it by name."""
+
+    kind: ClassVar[str] = "toy.thing.asked"
+    queue: ClassVar[str] = "toy.jobs"
+    public: ClassVar[bool] = True
+
+    count: int
+    name: str = ""
+
+
 class Other(JobArgs):
     kind: ClassVar[str] = "toy.other.do"
     queue: ClassVar[str] = "toy.jobs"

@@ -9,7 +9,7 @@ from shared.db import raw
 from shared.ledger.attempts import Attempt
 from shared.ledger.enqueue import publish
 from shared.ledger.tasks import Tasks
-from tests.integration.toy.jobs import Brief, Do, NoteThing, ThingDone
+from tests.integration.toy.jobs import Asked, Brief, Do, NoteThing, ThingDone
 
 tasks = Tasks()
 BODIES: dict[str, Callable[[Attempt, Do], None]] = {}
@@ -23,6 +23,11 @@ def do(attempt: Attempt, args: Do) -> object:
 @tasks.job(Brief, time_limit=1)
 def be_brief(attempt: Attempt, args: Brief) -> None:
     until_open(attempt)
+
+
+@tasks.job(Asked)
+def be_asked(attempt: Attempt, args: Asked) -> int:
+    return args.count
 
 
 @tasks.job(NoteThing)

@@ -1,0 +1,163 @@
+"""Work that somebody asks for by name: checked against its kind, then owed in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import psycopg
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from shared import ids, telemetry
+from shared.db import Database, Row, raw
+from shared.errors import MillraceError, Unprocessable
+from shared.ledger.enqueue import Origin, insert, job_row, remember
+from shared.ledger.execute import ArgumentsInvalid, KindUnknown
+from shared.ledger.messages import JobArgs, Lane
+from shared.ledger.tasks import Tasks
+from shared.ledger.values import storable
+
+BATCH_JOBS = 10_000
+LaneName = Literal["urgent", "normal", "bulk"]
+
+
+class JobRequest(BaseModel):
+    """A job to be owed. Times are RFC 3339 with an offset."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Annotated[str, Field(min_length=1, max_length=200)]
+    args: dict[str, Any] = {}
+    lane: LaneName | None = Field(None, description="Which goes first; by default the kind's own.")
+    not_before: AwareDatetime | None = Field(None, description="Not started earlier; by default it is due at once.")
+    deadline: AwareDatetime | None = Field(None, description="Given up when it has not been started by then.")
+
+
+class BatchRequest(BaseModel):
+    """Jobs of one service, owed together or not at all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=BATCH_JOBS)]
+
+
+class KindPrivate(MillraceError):
+    """The kind is the service's own affair."""
+
+    code, status, title = "job.kind_private", 422, "The kind is not for callers"
+
+
+class TimesInvalid(MillraceError):
+    """The job could never be started."""
+
+    code, status, title = "job.times_invalid", 422, "The times do not fit"
+
+
+@dataclass(frozen=True)
+class Owed:
+    """The run that a request began, and its jobs in the order in which they were asked for."""
+
+    run: UUID
+    jobs: list[UUID]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"run": str(self.run), "jobs": [str(job) for job in self.jobs]}
+
+    @classmethod
+    def of_json(cls, kept: dict[str, Any]) -> "Owed":
+        return cls(UUID(kept["run"]), [UUID(job) for job in kept["jobs"]])
+
+
+def owe(
+    database: Database,
+    tasks: Tasks,
+    workspace: UUID,
+    wanted: Sequence[JobRequest],
+    *,
+    key: str | None = None,
+    fingerprint: str = "",
+) -> Owed:
+    """Owe all of them in one transaction, as one new run. With an Idempotency-Key that came before with the same
+    fingerprint, nothing is added and the first answer is given again.
+
+    Raises KindUnknown, KindPrivate, ArgumentsInvalid, TimesInvalid, Unprocessable (what cannot be stored), each
+    with the fact `index` when several are wanted; KeyReused and BadRequest for the key.
+    """
+    because = Origin.request(workspace)
+    rows = _rows(tasks, because, wanted)
+    owed = Owed(because.run, [row["id"] for row in rows])
+    try:
+        with database.transaction(origin=because) as session:
+            given = remember(session, workspace, key, fingerprint, owed.as_json()) if key is not None else None
+            if given is not None:
+                return Owed.of_json(given)
+            insert(raw(session), rows)
+            session.info["wake"] = True
+    except psycopg.DataError as error:
+        raise _unstorable(rows) or error from error
+    return owed
+
+
+def read(tasks: Tasks, kind: str, args: dict[str, Any]) -> JobArgs:
+    """The arguments of a public kind. Raises KindUnknown, KindPrivate, ArgumentsInvalid."""
+    task = tasks.by_kind.get(kind)
+    if task is None:
+        raise KindUnknown(f"There is no kind of job named {kind!r}.", kind=kind, known=_public(tasks))
+    if not task.args.public:
+        raise KindPrivate(f"Jobs of kind {kind} are the service's own: nobody asks for them.", kind=kind)
+    return check(task.args, args)
+
+
+def check(kind: type[JobArgs], args: dict[str, Any]) -> JobArgs:
+    """`args` as those of the kind. Raises ArgumentsInvalid. A name that the kind does not know is a mistake of
+    who asks, though a worker one version behind would pass over it."""
+    unknown = args.keys() - kind.model_fields.keys()
+    if unknown:
+        known = ", ".join(kind.model_fields) or "none"
+        raise ArgumentsInvalid(f"Unknown: {', '.join(sorted(unknown))[:200]}. Arguments of {kind.kind}: {known}.")
+    try:
+        return kind.model_validate(args)
+    except ValidationError as error:
+        wrong = [
+            {"where": ".".join(["args", *map(str, each["loc"])]), "detail": each["msg"]} for each in error.errors()
+        ]
+        said = "; ".join(f"{each['where']}: {each['detail']}" for each in wrong[:3])
+        raise ArgumentsInvalid(said[:500], errors=wrong[:20]) from error
+
+
+def _public(tasks: Tasks) -> list[str]:
+    return sorted(kind for kind, task in tasks.by_kind.items() if task.args.public)
+
+
+def _rows(tasks: Tasks, because: Origin, wanted: Sequence[JobRequest]) -> list[Row]:
+    now, traceparent, rows = datetime.now(UTC), telemetry.traceparent(), []
+    for index, each in enumerate(wanted):
+        try:
+            rows.append(_row(tasks, because, each, now, traceparent))
+        except MillraceError as error:
+            if len(wanted) > 1:
+                error.detail, error.facts["index"] = f"jobs.{index}: {error.detail}", index
+            raise
+    return rows
+
+
+def _row(tasks: Tasks, because: Origin, wanted: JobRequest, now: datetime, traceparent: str | None) -> Row:
+    args = read(tasks, wanted.kind, wanted.args)
+    if wanted.deadline is not None and wanted.deadline <= (wanted.not_before or now):
+        raise TimesInvalid("Its deadline passes before it may be started.", deadline=wanted.deadline.isoformat())
+    row = job_row(
+        args, because, ids.draw(), not_before=wanted.not_before, deadline=wanted.deadline, traceparent=traceparent
+    )
+    if wanted.lane is not None:
+        row["priority"] = int(Lane[wanted.lane.upper()])
+    return row
+
+
+def _unstorable(rows: list[Row]) -> Unprocessable | None:
+    """What PostgreSQL refused of them: half a character, a NUL."""
+    for index, row in enumerate(rows):
+        if storable(row["args"]) != row["args"]:
+            where = f"jobs.{index}.args" if len(rows) > 1 else "args"
+            return Unprocessable(f"{where}: a NUL character or half a character cannot be stored.", index=index)
+    return None

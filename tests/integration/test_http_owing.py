@@ -1,0 +1,154 @@
+"""Jobs that callers ask a service for by name."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import APIRouter
+from fastapi.testclient import TestClient
+
+from shared.http.limits import LARGER
+from shared.testing.http import TestApp
+from tests.integration.toy.harness import Toy
+from tests.integration.toy.jobs import Asked, Do
+from tests.integration.toy.web import ACCOUNTS, application
+
+BATCH = "/v1/jobs:batch"
+
+
+@pytest.fixture
+def site(toy: Toy, toy_url: str, tmp_path: Path) -> Iterator[TestApp]:
+    app = application(toy_url, tmp_path, APIRouter())
+    yield TestApp(app, ACCOUNTS)
+    app.state.database.dispose()
+
+
+@pytest.fixture
+def client(site: TestApp, toy: Toy) -> TestClient:
+    return site.client(toy.workspace)
+
+
+def asked(**more: Any) -> dict[str, Any]:
+    return {"kind": Asked.kind, "args": {"count": 1}} | more
+
+
+def refusal(answer: Any) -> tuple[int, str]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    return answer.status_code, answer.json()["code"]
+
+
+def test_a_job_of_a_public_kind_is_owed(client: TestClient, toy: Toy) -> None:
+    answer = client.post("/v1/jobs", json=asked())
+    assert answer.status_code == 202
+    body = answer.json()
+    assert answer.headers["location"] == body["job"]["url"] == f"/v1/jobs/{body['job']['id']}"
+    [job] = toy.execute("SELECT * FROM job")
+    assert (str(job["id"]), str(job["run"])) == (body["job"]["id"], body["run"]["id"])
+    assert (job["kind"], job["args"], job["state"]) == (Asked.kind, {"count": 1, "name": ""}, "queued")
+    assert (job["workspace"], job["cause"], job["cause_id"]) == (toy.workspace, "request", job["run"])
+    assert job["traceparent"]
+
+
+def test_lane_and_times_are_the_callers(client: TestClient, toy: Toy) -> None:
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    times = {"not_before": later.isoformat(), "deadline": (later + timedelta(hours=1)).isoformat()}
+    assert client.post("/v1/jobs", json=asked(lane="urgent", **times)).status_code == 202
+    [job] = toy.execute("SELECT * FROM job")
+    assert (job["priority"], job["not_before"], job["deadline"]) == (0, later, later + timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        (asked(kind="toy.no.such"), "job.kind_unknown", "no kind of job named 'toy.no.such'"),
+        (asked(kind=Do.kind), "job.kind_private", "the service's own"),
+        (asked(args={}), "job.arguments_invalid", "args.count: Field required"),
+        (asked(args={"count": "many"}), "job.arguments_invalid", "args.count"),
+        (asked(args={"count": 1, "nmae": "x"}), "job.arguments_invalid", "Unknown: nmae"),
+        (asked(args={"count": 1, "name": "a\0b"}), "request.unprocessable", "args: a NUL"),
+        (asked(args={"count": 1, "name": "\ud800"}), "request.unprocessable", "half a character"),
+        (asked(args=[1]), "request.invalid", "body.args"),
+        (asked(lane="fast"), "request.invalid", "body.lane"),
+        (asked(deadline="2020-01-01T00:00:00Z"), "job.times_invalid", "deadline"),
+        (asked(not_before="2126-01-02T00:00:00Z", deadline="2126-01-01T00:00:00Z"), "job.times_invalid", "deadline"),
+        (asked(not_before="2026-01-02T00:00:00"), "request.invalid", "timezone"),
+        (asked(queue="other"), "request.invalid", "body.queue"),
+        ({}, "request.invalid", "body.kind"),
+        ([], "request.invalid", "body"),
+    ],
+)
+def test_a_wrong_request_is_told_and_nothing_is_owed(
+    client: TestClient, toy: Toy, body: Any, code: str, said: str
+) -> None:
+    answer = client.post("/v1/jobs", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert refusal(answer) == (422, code)
+    assert said in answer.json()["detail"]
+    assert toy.execute("SELECT 1 FROM job") == []
+
+
+def test_a_batch_is_owed_in_its_order_as_one_run(client: TestClient, toy: Toy) -> None:
+    answer = client.post(BATCH, json={"jobs": [asked(args={"count": n}) for n in range(10_000)]})
+    assert answer.status_code == 202
+    body = answer.json()
+    assert answer.headers["location"] == body["run"]["url"]
+    rows = toy.execute("SELECT id::text, args, run FROM job ORDER BY id")
+    assert [row["id"] for row in rows] == body["jobs"]
+    assert [row["args"]["count"] for row in rows] == list(range(10_000))
+    assert {str(row["run"]) for row in rows} == {body["run"]["id"]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"),
+    [
+        (asked(kind=Do.kind), "job.kind_private", "jobs.2: "),
+        (asked(args={"count": None}), "job.arguments_invalid", "jobs.2: args.count"),
+        (asked(args={"count": 1, "name": "\0"}), "request.unprocessable", "jobs.2.args"),
+        (asked(lane=3), "request.invalid", "body.jobs.2.lane"),
+    ],
+)
+def test_one_wrong_job_spoils_the_batch_and_is_named(
+    client: TestClient, toy: Toy, wrong: Any, code: str, said: str
+) -> None:
+    answer = client.post(BATCH, json={"jobs": [asked(), asked(), wrong, asked()]})
+    assert refusal(answer) == (422, code)
+    assert said in answer.json()["detail"]
+    assert answer.json().get("index", 2) == 2
+    assert toy.execute("SELECT 1 FROM job") == []
+
+
+@pytest.mark.parametrize("jobs", [[], [asked()] * 10_001])
+def test_a_batch_has_one_to_ten_thousand_jobs(client: TestClient, jobs: list[Any]) -> None:
+    assert refusal(client.post(BATCH, json={"jobs": jobs})) == (422, "request.invalid")
+
+
+def test_a_batch_may_be_large_and_is_bounded(client: TestClient, toy: Toy) -> None:
+    large = [asked(args={"count": 1, "name": "x" * 1000})] * 2000
+    assert client.post(BATCH, json={"jobs": large}).status_code == 202
+    assert refusal(client.post(BATCH, content=b" " * (LARGER[BATCH] + 1))) == (413, "request.too_large")
+    assert refusal(client.post("/v1/jobs", content=b" " * 1_000_001)) == (413, "request.too_large")
+
+
+@pytest.mark.parametrize(("path", "body"), [("/v1/jobs", asked()), (BATCH, {"jobs": [asked(), asked()]})])
+def test_a_repeated_request_gets_the_first_ones_answer(client: TestClient, toy: Toy, path: str, body: Any) -> None:
+    key = {"Idempotency-Key": "once"}
+    first, second = (client.post(path, json=body, headers=key) for _ in range(2))
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
+    assert len(toy.execute("SELECT 1 FROM job")) == len(body.get("jobs", [1]))
+    other = client.post("/v1/jobs", json=asked(args={"count": 2}), headers=key)
+    assert refusal(other) == (422, "idempotency.key_reused")
+
+
+def test_a_key_is_its_workspaces_own(site: TestApp, toy: Toy) -> None:
+    key = {"Idempotency-Key": "once"}
+    runs = {site.client().post("/v1/jobs", json=asked(), headers=key).json()["run"]["id"] for _ in range(2)}
+    assert len(runs) == 2
+
+
+def test_owing_needs_the_scope(site: TestApp, toy: Toy) -> None:
+    reader = site.client(toy.workspace, frozenset({"read"}))
+    assert refusal(reader.post("/v1/jobs", json=asked())) == (403, "auth.forbidden")
+    assert refusal(reader.post(BATCH, json={"jobs": [asked()]})) == (403, "auth.forbidden")
