@@ -32,10 +32,10 @@ def provision(admin_url: str, passwords: Mapping[str, str]) -> None:
     """
     if missing := [service for service in SERVICES if not passwords.get(service)]:
         raise ProvisionError(f"no password for the database role of {', '.join(missing)}")
-    with _locked(admin_url) as connection:
-        _create_database(connection)
+    with locked(admin_url) as connection:
+        create_database(connection)
         for service in SERVICES:
-            _create_role(connection, service, passwords[service])
+            create_role(connection, service, passwords[service])
         _close_databases(connection)
         with psycopg.connect(at(admin_url, database=DATABASE), autocommit=True) as inside:
             _create_schemas(inside)
@@ -54,20 +54,20 @@ def at(url: str, user: str | None = None, password: str | None = None, database:
 
 
 @contextmanager
-def _locked(admin_url: str) -> Iterator[psycopg.Connection]:
+def locked(admin_url: str) -> Iterator[psycopg.Connection]:
     """A connection that holds the provisioning lock; the server frees it when the connection ends."""
     with psycopg.connect(admin_url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         yield connection
 
 
-def _create_database(connection: psycopg.Connection) -> None:
+def create_database(connection: psycopg.Connection) -> None:
     found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
     if not found:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
 
-def _create_role(connection: psycopg.Connection, service: str, password: str) -> None:
+def create_role(connection: psycopg.Connection, service: str, password: str) -> None:
     found = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (service,)).fetchone()
     # The verifier is computed here: the password itself never reaches the server or its log.
     verifier = connection.pgconn.encrypt_password(password.encode(), service.encode(), b"scram-sha-256")

@@ -52,7 +52,7 @@ class Stack:
         self.secrets = secrets.load(state)
         self._listener = listener
         made = self._processes(flower)
-        self.processes = made if lasting else [_torn_down(each) for each in made]
+        self.processes = made if lasting else [torn_down(each) for each in made]
         self._supervisor = Supervisor(self.processes, state.log, self.secrets.stack, self._changed)
 
     def start(self) -> None:
@@ -107,7 +107,7 @@ class Stack:
         if flower:
             made.append(self._flower())
         # PostgreSQL has its own; every other process gets exactly what is put together here.
-        base = {**_inherited(), "TMPDIR": str(self.state.path("tmp"))}
+        base = {**inherited(), "TMPDIR": str(self.state.path("tmp"))}
         return [replace(each, environment={**base, **each.environment}, directory=ROOT) for each in made]
 
     def _mailbox(self) -> Process:
@@ -217,12 +217,12 @@ class Stack:
         }
 
 
-def _torn_down(process: Process) -> Process:
+def torn_down(process: Process) -> Process:
     # PostgreSQL's immediate shutdown: killed outright it would leave its shared memory segment behind.
     return replace(process, stop_signal=signal.SIGQUIT if process.name == "postgres" else signal.SIGKILL)
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
     """What every process sees of the caller's environment, and the tone of the logs."""
     seen = {
         name: value

@@ -1,0 +1,99 @@
+"""What the probe says to itself, and to itself by an event. Its callers name the public kinds."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from shared.contracts.envelope import Event
+from shared.ledger.messages import EventArgs, JobArgs, Retry
+
+How = Literal[
+    "segfault",
+    "oom_killed",
+    "memory",
+    "error",
+    "unpicklable",
+    "unspeakable",
+    "base",
+    "exit",
+    "interrupt",
+    "huge",
+    "unprintable",
+    "recursion",
+    "group",
+    "result",
+]
+
+
+class Numbered(JobArgs):
+    """`number` and `sent_ns` are the caller's own; they come back in the records and in the effects."""
+
+    queue: ClassVar[str] = "probe.jobs"
+    retry: ClassVar[Retry] = Retry(max_attempts=8, base=0.5, cap=5.0)
+    public: ClassVar[bool] = True
+
+    number: int = Field(default=0, ge=0, lt=2**63)
+    sent_ns: int = Field(default=0, ge=0, lt=2**63)
+
+
+class Noop(Numbered):
+    """Nothing; answers its number."""
+
+    kind: ClassVar[str] = "probe.thing.noop"
+
+
+class Write(Numbered):
+    """One effect row, in a transaction of the job's own."""
+
+    kind: ClassVar[str] = "probe.thing.write"
+
+
+class Tell(Numbered):
+    """Nothing, and the event says so. `effect`: its subscriber writes an effect row."""
+
+    kind: ClassVar[str] = "probe.thing.tell"
+
+    effect: bool = False
+
+
+class Take(Numbered):
+    """Takes so many seconds, asleep, then writes one effect row."""
+
+    kind: ClassVar[str] = "probe.thing.take"
+    together: ClassVar[int] = 1
+
+    seconds: float = Field(default=1.0, ge=0, le=600)
+
+
+class Misbehave(Numbered):
+    """Goes wrong in the way that is asked for, each time; a job that only crashes its process is quarantined."""
+
+    kind: ClassVar[str] = "probe.thing.misbehave"
+    retry: ClassVar[Retry] = Retry(max_attempts=2, base=0.2, cap=0.5)
+
+    how: How
+
+
+class Hang(Numbered):
+    """Does not end, whatever its time limit says to it."""
+
+    kind: ClassVar[str] = "probe.thing.hang"
+    retry: ClassVar[Retry] = Retry(max_attempts=1, base=0.2, cap=0.5)
+    together: ClassVar[int] = 1
+
+
+class ThingDone(Event):
+    type: ClassVar[str] = "probe.thing.done.v1"
+    owner: ClassVar[str] = "infra"
+    consumers: ClassVar[tuple[str, ...]] = ("probe.thing.note",)
+
+    number: int
+    sent_ns: int
+    effect: bool = False
+
+
+class NoteThing(EventArgs):
+    """The subscriber: nothing, or an effect row where the event asks for one."""
+
+    kind: ClassVar[str] = "probe.thing.note"
+    queue: ClassVar[str] = "probe.jobs"

@@ -1,0 +1,92 @@
+"""What the probe's jobs do."""
+
+import time
+from functools import cache
+
+from infra.probe import mischief
+from infra.probe.jobs import Hang, Misbehave, Noop, NoteThing, Numbered, Take, Tell, ThingDone, Write
+from infra.probe.record import FINISHED, HEARD, RAN, STARTED, Writer
+from infra.probe.settings import ProbeSettings
+from shared.db import Statements, raw
+from shared.ledger.attempts import Attempt
+from shared.ledger.tasks import Tasks
+
+HANG_SECONDS = 2.0
+"""The time limit of the kind that does not end by itself; the hard one is Celery's, some seconds later."""
+
+tasks = Tasks()
+
+
+@tasks.job(Noop)
+def do_nothing(attempt: Attempt, args: Noop) -> int:
+    _mark(RAN, args)
+    return args.number
+
+
+@tasks.job(Write)
+def write(attempt: Attempt, args: Write) -> None:
+    with attempt.finishing() as session:
+        _have_effect(raw(session), attempt, args.number)
+    _mark(RAN, args)
+
+
+@tasks.job(Tell)
+def tell(attempt: Attempt, args: Tell) -> None:
+    attempt.publish(
+        ThingDone(number=args.number, sent_ns=args.sent_ns, effect=args.effect),
+        subject=attempt.job.id,
+    )
+    _mark(RAN, args)
+
+
+@tasks.job(NoteThing)
+def note(attempt: Attempt, args: NoteThing) -> None:
+    told = args.envelope.read(ThingDone)
+    if told.effect:
+        with attempt.finishing() as session:
+            _have_effect(raw(session), attempt, told.number)
+    _record(HEARD, told.number, told.sent_ns)
+
+
+@tasks.job(Take)
+def take(attempt: Attempt, args: Take) -> None:
+    _mark(STARTED, args)
+    time.sleep(args.seconds)
+    with attempt.finishing() as session:
+        _have_effect(raw(session), attempt, args.number)
+    _mark(FINISHED, args)
+
+
+@tasks.job(Misbehave)
+def misbehave(attempt: Attempt, args: Misbehave) -> object:
+    _mark(STARTED, args)
+    return mischief.BODIES[args.how]()
+
+
+@tasks.job(Hang, time_limit=HANG_SECONDS)
+def hang(attempt: Attempt, args: Hang) -> None:
+    _mark(STARTED, args)
+    mischief.hang()
+
+
+def _have_effect(connection: Statements, attempt: Attempt, number: int) -> None:
+    connection.execute(
+        "INSERT INTO effect_row (number, job, attempt) VALUES (%s, %s, %s)",
+        (number, attempt.job.id, attempt.job.attempt),
+    )
+
+
+def _mark(deed: bytes, args: Numbered) -> None:
+    _record(deed, args.number, args.sent_ns)
+
+
+def _record(deed: bytes, number: int, sent_ns: int) -> None:
+    writer = _writer()
+    if writer is not None:
+        writer.write(deed, number, sent_ns)
+
+
+@cache
+def _writer() -> Writer | None:
+    path = ProbeSettings().record_file
+    return Writer(path) if path is not None else None
