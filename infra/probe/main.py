@@ -6,23 +6,17 @@ import signal
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from pydantic import BaseModel
 
 from infra.probe.jobs import Write
 from infra.probe.settings import ProbeSettings
 from infra.probe.tasks import tasks
-from shared.errors import Conflict, NotFound
-from shared.http import Accepted, Caller, Transaction, create_app
+from shared.errors import Conflict
+from shared.http import Caller, Transaction, create_app
 from shared.http.dependencies import begin_run
 from shared.ledger.enqueue import enqueue
 
 DIE = b"probe-die"
 """A request with this header is answered by nobody: the process is gone between its commit and the answer."""
-
-
-class JobRequest(BaseModel):
-    kind: str
-    args: dict[str, Any] = {}
 
 
 def router(settings: ProbeSettings) -> APIRouter:
@@ -31,14 +25,6 @@ def router(settings: ProbeSettings) -> APIRouter:
     @routes.get("/.well-known/jwks.json")
     def keys() -> dict[str, Any]:
         return {"keys": [json.loads(settings.public_key)]}
-
-    @routes.post("/v1/jobs", status_code=202)
-    def create_job(body: JobRequest, caller: Caller.Write, session: Transaction) -> Accepted:
-        task = tasks.by_kind.get(body.kind)
-        if task is None or not task.args.public:
-            raise NotFound("There is no such public kind.")
-        origin = begin_run(session, caller)
-        return Accepted.of(enqueue(session, task.args.model_validate(body.args)), origin.run)
 
     @routes.post("/v1/refused")
     def refuse(body: Write, caller: Caller.Write, session: Transaction) -> None:

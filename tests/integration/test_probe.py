@@ -89,9 +89,14 @@ def test_whatever_goes_wrong_ends_with_its_reason(client):
     }
 
 
-def test_a_process_can_be_ended_between_the_commit_and_the_answer(client, running, reader):
+def test_a_request_whose_answer_was_lost_gets_the_same_job_when_it_is_repeated(client, running, reader):
     before = running.view("probe-http").pid
+    body, key = {"kind": "probe.thing.noop", "args": {"number": 51}}, {"Idempotency-Key": "51"}
     with pytest.raises(httpx.TransportError):
-        client.post("/v1/jobs", json={"kind": "probe.thing.noop", "args": {"number": 51}}, headers={"probe-die": "1"})
+        client.post("/v1/jobs", json=body, headers={**key, "probe-die": "1"})
     until(lambda: RAN in deeds(reader, 51))
     until(lambda: running.view("probe-http").pid not in (None, before))
+    until(lambda: running.view("probe-http").status.holds)
+    job = client.post("/v1/jobs", json=body, headers=key).json()["job"]["id"]
+    assert ended(client, job)["result"] == 51
+    assert deeds(reader, 51) == [RAN]
