@@ -30,6 +30,8 @@ IDLE_SECONDS = 1.0
 """Longest wait for a notification: the poll that finds work whose announcement was lost."""
 BUSY_SECONDS = 0.02
 """Wait while due jobs wait for room in the broker and claims make it; longer and longer when they do not."""
+BREATH_SECONDS = 0.005
+"""Wait after a round that gave something: what comes meanwhile shares the next round's messages."""
 FROZEN_SECONDS = 30
 """A leader that asks PostgreSQL nothing for so long is frozen, or its machine is gone: another may lead."""
 REAP_SECONDS = 2.0
@@ -148,7 +150,10 @@ class Leader:
             self._reap(connection)
         placed = self._publisher.place(connection)
         given = self._give(connection)
-        if not placed and not given:
+        if placed or given:
+            self._pause = BUSY_SECONDS
+            self._stopped.wait(BREATH_SECONDS)
+        else:
             self._pause = self._next_pause()
             for _ in connection.notifies(timeout=self._pause, stop_after=1):
                 pass

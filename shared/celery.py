@@ -167,10 +167,10 @@ def _configuration(service: Service) -> dict[str, Any]:
 
 def _install(app: Celery, service: Service) -> None:
     """Bootsteps and signals. Signals are process-wide, and a process has one service's app."""
-    from shared.workers import BindingGuard, LeaseStep
+    from shared.workers import BindingGuard, EventPacing, LeaseStep
 
     app.steps["worker"].add(LeaseStep)
-    app.steps["consumer"].add(BindingGuard)
+    app.steps["consumer"].update((BindingGuard, EventPacing))
     signals.setup_logging.connect(_on_logging(service), weak=False)
     signals.worker_process_init.connect(_on_pool_process(service), weak=False)
     signals.worker_process_shutdown.connect(_on_stop, weak=False)

@@ -45,13 +45,22 @@ class Attempt:
     `finishing()`: the effects, the events and `succeeded` commit together, or not at all.
     """
 
-    def __init__(self, database: Database, claimed: Claimed, ledger: Statements) -> None:
+    def __init__(
+        self,
+        database: Database,
+        claimed: Claimed,
+        ledger: Statements,
+        *,
+        is_followed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_followed`: whether another job of the same message comes after this one, and waits for the disk."""
         self.job = claimed
         self.finished = False
         self.events: list[Row] = []
         """Stated by the body; they commit with `succeeded`."""
         self._database = database
         self._ledger = ledger
+        self._is_followed = is_followed
         self._progress_at = 0.0
         self._began = time.monotonic()
 
@@ -83,6 +92,10 @@ class Attempt:
     def finishing(self, result: Any = None) -> Iterator[Session]:
         """The one transaction of this attempt. Raises LeaseLost at its end, with nothing written, if the job
         was taken away meanwhile: the last statement before the commit moves the job only if it is still ours.
+
+        The commit leaves the wait for the disk to the next job of the message, unless it owes further jobs. Should
+        PostgreSQL crash in that moment, the effects and the end of the job are gone together, and it runs again
+        (docs/decisions/0010).
         """
         with self._database.transaction(origin=self.origin) as session:
             yield session
@@ -90,13 +103,13 @@ class Attempt:
             insert_events(raw(session), self.events)
             session.info["wake"] = session.info.get("wake") or bool(self.events)
             done = Finished(self.job.id, self.job.attempt, result, self.seconds)
-            if not self._succeed(session, done):
+            if not self._succeed(session, done, durably=bool(session.info.get("owes")) or not self._is_followed()):
                 raise LeaseLost
         self.finished = True
 
-    def _succeed(self, session: Session, done: Finished) -> bool:
+    def _succeed(self, session: Session, done: Finished, *, durably: bool) -> bool:
         try:
-            return moves.succeed_one(raw(session), done)
+            return moves.succeed_one(raw(session), done, durably=durably)
         except UNSTORABLE as error:
             raise ResultInvalid.of(error) from error
 

@@ -69,7 +69,7 @@ def enqueue(
     """Owe a job; answers its id. With an `id` that the ledger already has, nothing is added: done once."""
     job = id or ids.draw()
     insert(raw(session), [job_row(args, origin(session), job, not_before=not_before, deadline=deadline)])
-    session.info["wake"] = True
+    session.info["wake"] = session.info["owes"] = True
     return job
 
 
@@ -78,7 +78,7 @@ def enqueue_many(session: Session, many: Iterable[JobArgs]) -> list[UUID]:
     because = origin(session)
     rows = [job_row(args, because, ids.draw()) for args in many]
     insert(raw(session), rows)
-    session.info["wake"] = True
+    session.info["wake"] = session.info["owes"] = True
     return [row["id"] for row in rows]
 
 

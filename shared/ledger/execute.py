@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -66,6 +66,10 @@ class _Message:
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
+    def has_more(self) -> bool:
+        with self._lock:
+            return bool(self._waiting)
+
     def put(self, returned: Returned | None) -> None:
         if returned is not None:
             with self._lock:
@@ -97,7 +101,7 @@ class Executor:
         began = time.monotonic()
         with self._patience(message):
             while (job := message.begin()) is not None:
-                message.put(self._run_one(job))
+                message.put(self._run_one(job, message.has_more))
                 if time.monotonic() - began > SHARED_COMMIT_SECONDS:
                     self._save(message.take_returned())
                     began = time.monotonic()
@@ -135,7 +139,7 @@ class Executor:
             connection = self._local.connection = Lasting(partial(self._database.connect, synchronous_commit=False))
         return connection
 
-    def _run_one(self, job: Claimed) -> Returned | None:
+    def _run_one(self, job: Claimed, is_followed: Callable[[], bool]) -> Returned | None:
         """Answers a result that is still to be saved, or None when the job's transaction is behind us."""
         structlog.contextvars.bind_contextvars(job=str(job.id), kind=job.kind, run=str(job.run), attempt=job.attempt)
         try:
@@ -148,7 +152,7 @@ class Executor:
                 job_attempt=job.attempt,
                 millrace_run=str(job.run),
             ):
-                return self._attempt(job)
+                return self._attempt(job, is_followed)
         except BaseException as error:
             self._settle(job, error)
             if isinstance(error, SystemExit | KeyboardInterrupt):
@@ -157,13 +161,13 @@ class Executor:
         finally:
             structlog.contextvars.clear_contextvars()
 
-    def _attempt(self, job: Claimed) -> Returned | None:
+    def _attempt(self, job: Claimed, is_followed: Callable[[], bool]) -> Returned | None:
         task = self._task(job)
         try:
             args = task.args.model_validate(job.args)
         except ValidationError as error:
             raise ArgumentsInvalid(str(error)[:500]) from error
-        attempt = Attempt(self._database, job, self._ledger)
+        attempt = Attempt(self._database, job, self._ledger, is_followed=is_followed)
         result = task.body(attempt, args)
         return None if attempt.finished else Returned(job, result, attempt.seconds, attempt.events)
 

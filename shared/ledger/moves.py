@@ -66,11 +66,12 @@ class Finished:
     seconds: float | None = None
 
 
-def succeed_one(connection: Statements, done: Finished) -> bool:
-    """What `succeed` does, for a transaction of the job's own: its plan is kept, not made anew each time."""
+def succeed_one(connection: Statements, done: Finished, *, durably: bool = True) -> bool:
+    """What `succeed` does, for a transaction of the job's own: its plan is kept, not made anew each time.
+    The commit that follows waits for the disk when it is to be done `durably`."""
     row = connection.execute(
-        "SELECT job_succeed(%s, %s::integer, %s, %s::real, %s) AS held",
-        (done.id, done.attempt, Jsonb(done.result), done.seconds, VERSION),
+        "SELECT job_succeed(%s, %s::integer, %s, %s::real, %s, %s) AS held",
+        (done.id, done.attempt, Jsonb(done.result), done.seconds, VERSION, durably),
     ).fetchone()
     return row is not None and row["held"]
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from types import SimpleNamespace
@@ -203,6 +204,30 @@ def test_celerys_result_is_the_ledgers(works: Works, environment: dict[str, str]
     works.open(running)
     works.ends(running)
     app.service.database.dispose()
+
+
+def test_celerys_tools_see_the_worker_and_what_it_does(works: Works, environment: dict[str, str]) -> None:
+    works.all()
+    app = client_of(environment)
+    seen: set[str] = set()
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"task-succeeded": lambda event: seen.add(event["uuid"])})
+        watching = threading.Thread(target=receiver.capture, daemon=True)
+        watching.start()
+        jobs: list[str] = []
+
+        def is_seen() -> bool:
+            """Of the first nothing may be seen: the receiver is only just beginning to listen."""
+            jobs.append(str(works.owe()))
+            works.ends(UUID(jobs[-1]))
+            return bool(seen & set(jobs))
+
+        until(is_seen, SOON)
+        [registered] = app.control.inspect(timeout=SOON, limit=1).registered().values()
+        assert Do.kind in registered
+        receiver.should_stop = True
+        works.ends(works.owe())
+        watching.join(SOON)
 
 
 def client_of(environment: dict[str, str]) -> Any:

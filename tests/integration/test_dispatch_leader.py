@@ -159,6 +159,21 @@ def test_a_leader_with_a_full_broker_and_idle_workers_looks_ever_less_often(toy:
     assert len(wire.jobs()) == 2
 
 
+def test_a_leader_that_was_idle_looks_again_soon_once_there_is_work(toy: Toy, led: Led) -> None:
+    wire = Wire()
+    leader = led(wire, dispatch_window=2)
+    leader.tick()
+    leader.tick()  # idle for a whole second
+    for _ in range(10):
+        toy.enqueue()
+    until(lambda: leads(leader) and len(wire.jobs()) == 2)
+    began = time.monotonic()
+    while len(wire.jobs()) < 10:
+        toy.claim(*wire.jobs())
+        leader.tick()
+    assert time.monotonic() - began < beat.IDLE_SECONDS
+
+
 def test_a_leader_takes_back_and_expires(toy: Toy, led: Led) -> None:
     worker = toy.worker()
     held, late = toy.enqueue(), toy.enqueue()

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy import event
 
 from shared.db import Database, raw
 from shared.errors import LeaseLost
@@ -53,11 +54,31 @@ def test_effects_events_jobs_and_the_end_commit_together(toy: Toy) -> None:
     toy.run(tasks_of(body), job)
     assert (toy.job(job)["state"], toy.job(job)["result"]) == ("succeeded", {"rows": 2})
     assert effects(toy) == ["a"]
-    [event] = toy.execute("SELECT * FROM event")
+    [stated] = toy.execute("SELECT * FROM event")
     [following] = toy.execute("SELECT * FROM job WHERE kind = 'toy.other.do'")
     run = toy.job(job)["run"]
-    assert (event["run"], event["causation"], event["workspace"]) == (run, job, toy.workspace)
+    assert (stated["run"], stated["causation"], stated["workspace"]) == (run, job, toy.workspace)
     assert (following["run"], following["cause"], following["cause_id"]) == (run, "job", job)
+
+
+@pytest.mark.parametrize(("owes", "waits"), [(False, ["off", "off", "on"]), (True, ["on", "on", "on"])])
+def test_only_the_last_commit_of_a_message_waits_for_the_disk(toy: Toy, owes: bool, waits: list[str]) -> None:
+    seen: list[str] = []
+
+    def body(attempt: Attempt, args: Do) -> None:
+        with attempt.finishing() as session:
+            if owes:
+                enqueue(session, Other())
+            event.listen(session, "before_commit", look)
+
+    def look(session: Any) -> None:
+        [row] = raw(session).execute("SHOW synchronous_commit").fetchall()
+        seen.append(row["synchronous_commit"])
+
+    jobs = [toy.enqueue() for _ in range(3)]
+    toy.run(tasks_of(body), *jobs)
+    assert seen == waits
+    assert {toy.job(job)["state"] for job in jobs} == {"succeeded"}
 
 
 def test_a_body_that_raises_in_its_last_transaction_leaves_nothing(toy: Toy) -> None:
