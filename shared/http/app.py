@@ -12,6 +12,7 @@ from shared.auth import Verifier
 from shared.db import Database
 from shared.http import metrics, owing, problems, routes
 from shared.http.limits import BodyLimit
+from shared.ledger.joint import Joint
 from shared.ledger.tasks import Tasks
 from shared.objects import ObjectStore
 from shared.settings import Settings
@@ -30,7 +31,7 @@ def create_app(
     streams: Callable[[str], bool] = lambda path: False,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
-    """The application: `app.state` has service, settings, tasks, database, objects and verifier.
+    """The application: `app.state` has service, settings, tasks, database, joint, objects and verifier.
 
     Tokens are verified with the public keys that `api` serves. `jobs=False` leaves out the routes of the
     service's own jobs: the gateway has its own. Bodies of paths that `streams` names are not bounded here.
@@ -52,6 +53,7 @@ def create_app(
     app.state.settings = settings
     app.state.tasks = tasks
     app.state.database = Database(settings.dsn, application=f"millrace-{service}-http", pool_size=8)
+    app.state.joint = Joint(app.state.database)
     app.state.objects = ObjectStore(settings.objects_url)
     app.state.verifier = Verifier(settings.static_keys, _fetch_from(settings))
     problems.install(app)

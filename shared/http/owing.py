@@ -51,7 +51,7 @@ def accept_batch(request: Request, caller: Principal, body: BatchRequest, key: s
 def _owe(request: Request, caller: Principal, jobs: Sequence[JobRequest], key: str | None, fingerprint: str) -> Owed:
     assert caller.workspace is not None
     state = request.app.state
-    return owe(state.database, state.tasks, caller.workspace, jobs, key=key, fingerprint=fingerprint)
+    return owe(state.joint, state.tasks, caller.workspace, jobs, key=key, fingerprint=fingerprint)
 
 
 def _fingerprint(request: Request, body: BaseModel, key: str | None) -> str:

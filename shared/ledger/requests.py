@@ -10,10 +10,11 @@ import psycopg
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from shared import ids, telemetry
-from shared.db import Database, Row, raw
+from shared.db import Row, raw
 from shared.errors import MillraceError, Unprocessable
 from shared.ledger.enqueue import Origin, insert, job_row, remember
 from shared.ledger.execute import ArgumentsInvalid, KindUnknown
+from shared.ledger.joint import Joint
 from shared.ledger.messages import JobArgs, Lane
 from shared.ledger.tasks import Tasks
 from shared.ledger.values import storable
@@ -70,7 +71,7 @@ class Owed:
 
 
 def owe(
-    database: Database,
+    joint: Joint,
     tasks: Tasks,
     workspace: UUID,
     wanted: Sequence[JobRequest],
@@ -78,8 +79,8 @@ def owe(
     key: str | None = None,
     fingerprint: str = "",
 ) -> Owed:
-    """Owe all of them in one transaction, as one new run. With an Idempotency-Key that came before with the same
-    fingerprint, nothing is added and the first answer is given again.
+    """Owe all of them in one transaction, as one new run; single jobs of several callers share a commit. With an
+    Idempotency-Key that came before with the same fingerprint, nothing is added and the first answer is given again.
 
     Raises KindUnknown, KindPrivate, ArgumentsInvalid, TimesInvalid, Unprocessable (what cannot be stored), each
     with the fact `index` when several are wanted; KeyReused and BadRequest for the key.
@@ -88,7 +89,10 @@ def owe(
     rows = _rows(tasks, because, wanted)
     owed = Owed(because.run, [row["id"] for row in rows])
     try:
-        with database.transaction(origin=because) as session:
+        if key is None and len(rows) == 1:
+            joint.owe(rows)
+            return owed
+        with joint.database.transaction(origin=because) as session:
             given = remember(session, workspace, key, fingerprint, owed.as_json()) if key is not None else None
             if given is not None:
                 return Owed.of_json(given)
