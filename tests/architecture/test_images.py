@@ -106,7 +106,7 @@ def test_a_lock_holds_what_the_service_asks_for(service):
     assert names - {normal(name) for name in pinned(service)} == set(), "run: requirements/compile"
 
 
-@pytest.mark.parametrize("lock", ["dev", *SERVICES, "flower"])
+@pytest.mark.parametrize("lock", ["dev", "bench", *SERVICES, "flower"])
 def test_locks_name_hashes_and_no_place(lock):
     text = (LOCKS / f"{lock}.lock").read_text()
     assert "--hash=sha256:" in text

@@ -37,12 +37,12 @@ def in_the_dockerfile() -> set[str]:
 
 
 def in_the_locks() -> set[str]:
-    return {path.stem for path in (ROOT / "requirements").glob("*.lock")} - {"dev", "flower", "bootstrap"}
+    return {path.stem for path in (ROOT / "requirements").glob("*.lock")} - {"dev", "bench", "flower", "bootstrap"}
 
 
 def in_the_dependency_groups() -> set[str]:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    return set(groups) - {"dev", "local", "cli", "flower"}
+    return set(groups) - {"dev", "bench", "local", "cli", "flower"}
 
 
 def in_the_import_rules() -> set[str]:

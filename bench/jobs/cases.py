@@ -1,0 +1,253 @@
+"""What is measured. A case takes a contender's stand and answers flat figures; a phase says how calm it was."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from bench.jobs import meters
+from bench.jobs.stand import RUN_SECONDS, BenchError, Stand
+from infra.local.stack import ROOT
+from shared import ids
+
+Figures = dict[str, float]
+
+CONNECTIONS = 32
+START_RATE = 50.0
+"""Jobs a second."""
+KINDS = {"noop": "noop", "event": "tell", "transaction": "write"}
+"""Ours alone has the last two: a job that states an event with one subscriber, one with a transaction of its own."""
+SERVERS_AND_WORKERS = ("worker", "beat", "broker", "postgres")
+BATCH_JOBS = 1_000
+SETTLE_SECONDS = 2.0
+
+
+@dataclass
+class Run:
+    """How much is measured, and how calm the machine was in each phase so far."""
+
+    scale: float = 1.0
+    """Of the number of jobs and of the seconds."""
+    windows: list[dict[str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self) -> Iterator[None]:
+        window = meters.Window()
+        yield
+        self.windows.append(window.close())
+
+    def seconds(self, full: float) -> float:
+        return max(1.0, full * self.scale)
+
+
+def complete(stand: Stand, run: Run) -> Figures:
+    """Throughput of jobs that wait (`drain`), and with the producer beside (`end_to_end`), by kind."""
+    found: Figures = {}
+    for name, kind in KINDS.items() if stand.contender.ours else [("noop", "noop")]:
+        count = max(50, int(stand.contender.jobs * run.scale / (1 if name == "noop" else 2)))
+        figures = _complete(stand, run, kind, count)
+        found |= {f"{name}.{measure}": value for measure, value in figures.items()}
+    return found
+
+
+def _complete(stand: Stand, run: Run, kind: str, count: int) -> Figures:
+    stand.start_workers()
+    stand.ready(BENCH_KIND=kind)  # how long such jobs take is known from here on
+    stand.stop_workers()
+    with run.phase():
+        queued = stand.produce(count, BENCH_KIND=kind)
+    enqueued = count / _seconds(queued["began_ns"], queued["ended_ns"])
+    with run.phase():
+        stand.start_workers()
+        ended = _wait_for(stand, kind, count, queued["began_ns"])
+    stand.ready(BENCH_KIND=kind)
+    before = stand.usage()
+    with run.phase():
+        produced = stand.produce(count, BENCH_KIND=kind)
+        together_ended = _wait_for(stand, kind, count, produced["began_ns"])
+    after = stand.usage()
+    stand.stop_workers()
+    jobs = count * _jobs_each(kind)
+    used = {role: (after[role] - before[role]) * 1000 / jobs for role in before}
+    return {
+        "enqueue_per_s": enqueued,
+        "drain_per_s": ended.drain_per_s,
+        "end_to_end_per_s": jobs / _seconds(produced["began_ns"], together_ended.at_ns),
+        "cpu_s_per_1000": sum(used.values()),
+        "producer_cpu_s_per_1000": produced["cpu_s"] * 1000 / jobs,
+        **{f"{role}_cpu_s_per_1000": value for role, value in used.items()},
+    }
+
+
+def _jobs_each(kind: str) -> int:
+    return 2 if kind == "tell" else 1
+
+
+def _seconds(began_ns: int, ended_ns: int) -> float:
+    return (ended_ns - began_ns) / 1e9
+
+
+@dataclass(frozen=True)
+class Ended:
+    """When all were done, and how many a second were done from the twentieth part on: starting up is left out."""
+
+    at_ns: int
+    drain_per_s: float
+
+
+def _wait_for(stand: Stand, kind: str, count: int, since_ns: int) -> Ended:
+    """Waits for `count` jobs and what they cause. Raises BenchError when not each was done once."""
+    jobs = count * _jobs_each(kind)
+    with_first = jobs + _jobs_each(kind)
+    stand.wait(lambda: stand.reader.count() >= with_first, RUN_SECONDS, f"{jobs} jobs were not done")
+    ended_ns = _committed_ns(stand, jobs, since_ns) if stand.contender.ours else 0
+    records = stand.records()
+    numbers = {(record.deed, record.number) for record in records}
+    if len(numbers) != jobs or len(records) != jobs:
+        raise BenchError(f"{stand.contender.label}: {len(records)} runs of {jobs} jobs, {len(numbers)} of them once")
+    times = sorted(record.at_ns for record in records)
+    ended_ns, first = max(ended_ns, times[-1]), jobs // 20
+    stand.reader.rewind()
+    return Ended(ended_ns, (jobs - first) / _seconds(times[first], ended_ns))
+
+
+def _committed_ns(stand: Stand, jobs: int, since_ns: int) -> int:
+    """When the ledger had the last of them succeeded; a body's own record is earlier."""
+    since = ids.floor(datetime.fromtimestamp(since_ns / 1e9, UTC))
+    with stand.connect() as ledger:
+
+        def settled() -> bool:
+            found = ledger.execute("SELECT NOT EXISTS (SELECT 1 FROM job WHERE state IN ('queued', 'running'))")
+            return bool(found.fetchone()[0])  # type: ignore[index]
+
+        stand.wait(settled, RUN_SECONDS, "the ledger has unfinished jobs")
+        [row] = ledger.execute(
+            """SELECT count(*), extract(epoch FROM max(finished_at)) FROM job WHERE id >= %s AND state = 'succeeded'""",
+            (since,),
+        )
+    if row[0] < jobs:
+        raise BenchError(f"{row[0]} of {jobs} jobs succeeded")
+    return int(row[1] * 10**9)
+
+
+def idle(stand: Stand, run: Run) -> Figures:
+    """Memory and CPU of a system that has nothing to do."""
+    stand.start_workers()
+    stand.ready()
+    time.sleep(SETTLE_SECONDS)
+    sizes = {role: meters.memory(pids) for role, pids in stand.pids().items()}
+    seconds, before = run.seconds(10), stand.usage()
+    with run.phase():
+        time.sleep(seconds)
+    used = {role: (value - before[role]) / seconds for role, value in stand.usage().items()}
+    workers = [role for role in ("worker", "beat") if role in sizes]
+    stand.stop_workers()
+    return {
+        "rss_mb": sum(sizes[role][0] for role in workers),
+        "pss_mb": sum(sizes[role][1] for role in workers),
+        "cpu_percent": 100 * sum(used.values()),
+        **{f"{role}_pss_mb": size[1] for role, size in sizes.items()},
+        **{f"{role}_cpu_percent": 100 * value for role, value in used.items()},
+    }
+
+
+def start(stand: Stand, run: Run) -> Figures:
+    """From the call that enqueues, and from its return (the commit), to the first line of the body, in ms."""
+    stand.start_workers()
+    stand.ready()
+    count = int(START_RATE * run.seconds(20))
+    with run.phase():
+        produced = stand.produce(count, START_RATE)
+        stand.wait(lambda: stand.reader.count() > count, 30, f"{count} jobs were not started")
+    records = stand.records()
+    stand.stop_workers()
+    called = [(record.at_ns - record.sent_ns) / 1e6 for record in records]
+    returned = [(record.at_ns - produced["returned_ns"][record.number]) / 1e6 for record in records]
+    return {
+        **{f"p{percent}_ms": meters.percentile(called, percent) for percent in (50, 95, 99)},
+        **{f"after_return_p{percent}_ms": meters.percentile(returned, percent) for percent in (50, 95, 99)},
+        "max_ms": max(called),
+    }
+
+
+def accept(stand: Stand, run: Run) -> Figures:
+    """POST of one job a request over 32 connections while the workers run; ours also with the broker stopped."""
+    found = _accept(stand, run, "bare")
+    if stand.contender.ours:
+        found |= _accept(stand, run, "bare_no_broker") | _accept(stand, run, "route")
+        found |= _accept(stand, run, "route_no_broker") | _accept_batches(stand, run)
+    return found
+
+
+def _accept(stand: Stand, run: Run, how: str) -> Figures:
+    stand.start_workers()
+    stand.ready()
+    url = stand.serve(route=how.startswith("route"))
+    request: dict[str, Any] = {"url": f"{url}/jobs", "headers": {}, "body": ""}
+    if how.startswith("route"):
+        request = _route_request(stand, f"{url}/v1/jobs", {"kind": "probe.thing.noop", "args": {"number": 1}})
+    stopped = how.endswith("no_broker")
+    if stopped:
+        stand.signal_broker(signal.SIGSTOP)  # it takes connections and never answers
+    try:
+        with run.phase():
+            figures = _load(request, CONNECTIONS, run.seconds(5))
+    finally:
+        if stopped:
+            stand.signal_broker(signal.SIGCONT)
+        stand.stop()
+    _empty(stand)
+    return {f"{how}.{measure}": value for measure, value in figures.items()}
+
+
+def _accept_batches(stand: Stand, run: Run) -> Figures:
+    """POST of a thousand jobs a request, one connection, no workers."""
+    url = stand.serve(route=True)
+    jobs = [{"kind": "probe.thing.noop", "args": {"number": number}} for number in range(BATCH_JOBS)]
+    with run.phase():
+        figures = _load(_route_request(stand, f"{url}/v1/jobs:batch", {"jobs": jobs}), 1, run.seconds(5))
+    stand.stop()
+    _empty(stand)
+    return {"batch.jobs_per_s": figures["per_s"] * BATCH_JOBS, "batch.refused": figures["refused"]}
+
+
+def _route_request(stand: Stand, url: str, body: dict[str, Any]) -> dict[str, Any]:
+    headers = {**stand.probe.headers, "content-type": "application/json"}
+    return {"url": url, "headers": headers, "body": json.dumps(body)}
+
+
+def _load(request: dict[str, Any], connections: int, seconds: float) -> Figures:
+    command = [sys.executable, "-m", "bench.jobs.load", str(connections), str(seconds)]
+    done = subprocess.run(command, cwd=ROOT, input=json.dumps(request), text=True, capture_output=True)
+    if done.returncode:
+        raise BenchError(f"the load failed: {done.stderr.strip().splitlines()[-1][:300]}")
+    found: Figures = json.loads(done.stdout)
+    if not found["per_s"] or found["refused"]:
+        raise BenchError(f"{found['refused']:.0f} requests were not answered with 202")
+    return found
+
+
+def _empty(stand: Stand) -> None:
+    """Whatever a load left waiting is not run: the next case begins with nothing."""
+    stand.broker().flushall()
+    if stand.contender.ours:
+        with stand.connect() as ledger:
+            ledger.execute("UPDATE job SET state = 'cancelled', finished_at = now() WHERE state = 'queued'")
+            ledger.execute("UPDATE job SET state = 'cancelled', finished_at = now() WHERE state = 'running'")
+    elif stand.contender.setup:
+        with stand.connect() as database:
+            database.execute("TRUNCATE procrastinate_jobs CASCADE")
+
+
+CASES: dict[str, Callable[[Stand, Run], Figures]] = {
+    "complete": complete,
+    "idle": idle,
+    "start": start,
+    "accept": accept,
+}
