@@ -29,11 +29,11 @@ class RunCanary(JobArgs):
 
 
 class SettleRun(JobArgs):
-    """See how a run stands after an event of it was recorded, until it has ended."""
+    """See how a run stands after an event of it was recorded, or jobs of it were moved by hand, until it has ended."""
 
     kind: ClassVar[str] = SETTLING
     queue: ClassVar[str] = "api.jobs"
     lane: ClassVar[Lane] = Lane.BULK
 
     run: UUID
-    event: UUID
+    event: UUID | None = None

@@ -105,9 +105,18 @@ def record_event(session: Session, event: Envelope) -> None:
         enqueue(session, args, id=id, not_before=datetime.now(UTC) + SETTLE_AFTER)
 
 
+def tell_anew(session: Session, workspace: UUID, runs: Sequence[UUID]) -> None:
+    """Jobs of the runs were moved by hand: see how the runs stand now, until they have ended (again)."""
+    repository.reopen_runs(session, workspace, runs)
+    for run in runs:
+        session.info["origin"] = Origin(workspace, run, "request", run)
+        with telemetry.detached():
+            enqueue(session, SettleRun(run=run))
+
+
 def is_newest(session: Session, args: SettleRun) -> bool:
     """Whether no later event of the run was recorded, whose own job then looks at it."""
-    return repository.newest_event(session, args.run) == args.event
+    return args.event is None or repository.newest_event(session, args.run) == args.event
 
 
 def standing_by(parts: Sequence[Part], unreachable: Sequence[str]) -> Standing:

@@ -84,6 +84,15 @@ def set_run(session: Session, id: UUID, state: str, reason: str | None, finished
     session.execute(update(Run).where(col(Run.id) == id).values(state=state, reason=reason, finished_at=finished_at))
 
 
+def reopen_runs(session: Session, workspace: UUID, runs: Sequence[UUID]) -> None:
+    """Of runs that have ended it is not known any more how."""
+    session.execute(
+        update(Run)
+        .where(col(Run.id).in_(runs), col(Run.workspace) == workspace, col(Run.state) != "running")
+        .values(state="running", reason="jobs of it were moved", finished_at=None)
+    )
+
+
 def add_spans(session: Session, spans: list[dict[str, Any]]) -> None:
     """A span that came before is left as it is: exporters repeat what was not acknowledged."""
     if spans:

@@ -37,7 +37,7 @@ def settle_run(attempt: Attempt, args: SettleRun) -> str | None:
             return "left to the job of a later event"
     found = operations.standing_by(*_parts(attempt, args.run))
     if found.state == "running":
-        again = look_again(datetime.now(UTC) - ids.time_of(args.event))
+        again = look_again(datetime.now(UTC) - ids.time_of(args.event or attempt.job.id))
         if again is None:
             return f"left alone: {found.reason}"
         raise Snooze(f"The run has not ended: {found.reason}.", after=again)

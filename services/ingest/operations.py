@@ -100,7 +100,7 @@ def complete_load(session: Session, loading: Loading, loaded: LoadResult) -> Non
     """The version is ready, and everyone is told."""
     version = loading.version
     version.state = "ready"
-    version.reason = None  # the job may have failed before, and been driven again
+    version.reason = None
     version.object = loading.key("data")
     version.rejects = loading.key("rejects")
     version.rows_loaded = loaded.rows_loaded
@@ -134,6 +134,13 @@ def fail_load(session: Session, args: LoadDataset, reason: dict[str, Any]) -> No
         dataset_id=version.dataset, name=loading.name, version=version.version, reason=Reason.model_validate(reason)
     )
     publish(session, failed, subject=version.dataset)
+
+
+def reopen_load(session: Session, args: LoadDataset) -> None:
+    """The load of a version that failed is driven again."""
+    version = begin_load(session, args).version
+    version.state = "loading"
+    version.reason = version.rejects = version.rows_rejected = version.finished_at = None
 
 
 def show_dataset(session: Session, workspace: UUID, id: UUID) -> tuple[Dataset, DatasetVersion]:

@@ -31,6 +31,11 @@ def load_dataset(attempt: Attempt, args: LoadDataset) -> None:
         operations.complete_load(session, loading, loaded)
 
 
+@tasks.redriven(LoadDataset)
+def loading_again(session: Session, args: LoadDataset) -> None:
+    operations.reopen_load(session, args)
+
+
 @tasks.failed(LoadDataset)
 def loading_failed(session: Session, args: LoadDataset, reason: dict[str, Any]) -> None:
     operations.fail_load(session, args, reason)

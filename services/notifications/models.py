@@ -56,6 +56,7 @@ class Delivery(SQLModel, table=True):
     destination: str
     status: str
     attempts: int = 0
+    attempts_before: int = 0
     reason: Json | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     job: UUID | None = None
     created_at: datetime = Field(sa_type=DateTime(timezone=True))

@@ -82,6 +82,11 @@ def _noted(attempt: Attempt, args: SendMessage, result: Result) -> Exception:
     return operations.verdict(result.outcome, attempts, random.random())  # noqa: S311
 
 
+@tasks.redriven(SendMessage)
+def sending_again(session: Session, args: SendMessage) -> None:
+    operations.reopen(session, args.delivery_id)
+
+
 @tasks.failed(SendMessage)
 def sending_failed(session: Session, args: SendMessage, reason: dict[str, Any]) -> None:
     operations.fail(session, args.delivery_id, reason, datetime.now(UTC))

@@ -277,6 +277,11 @@ def fail_render(session: Session, id: UUID, reason: dict[str, Any]) -> None:
     publish(session, event, subject=found.id)
 
 
+def reopen_render(session: Session, id: UUID) -> None:
+    """A render that failed is driven again."""
+    repository.set_render(session, id, "queued", None)
+
+
 # Reading
 
 

@@ -100,7 +100,7 @@ def set_render(
     session: Session,
     id: UUID,
     state: str,
-    at: datetime,
+    at: datetime | None,
     *,
     reason: dict[str, Any] | None = None,
     figures: list[dict[str, str]] | None = None,

@@ -40,6 +40,11 @@ def render_report(attempt: Attempt, args: RenderReport) -> None:
         operations.finish_render(session, found, rendered, stored)
 
 
+@tasks.redriven(RenderReport)
+def rendering_again(session: Session, args: RenderReport) -> None:
+    operations.reopen_render(session, args.render_id)
+
+
 @tasks.failed(RenderReport)
 def rendering_failed(session: Session, args: RenderReport, reason: dict[str, Any]) -> None:
     operations.fail_render(session, args.render_id, reason)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from shared import telemetry
 from shared.auth import Verifier
 from shared.db import Database
-from shared.http import metrics, owing, problems, routes
+from shared.http import metrics, owing, problems, redrive, routes
 from shared.http.limits import BodyLimit
 from shared.ledger.joint import Joint
 from shared.ledger.tasks import Tasks
@@ -59,7 +59,8 @@ def create_app(
     problems.install(app)
     metrics.install(app, service)
     app.add_middleware(BodyLimit, streams=streams)
-    for router in (routes.router, routes.feed, *([routes.jobs, owing.router] if jobs else []), *routers):
+    own_jobs = (routes.jobs, owing.router, redrive.router) if jobs else ()
+    for router in (routes.router, routes.feed, *own_jobs, *routers):
         app.include_router(router)
     _trace(app)
     return app

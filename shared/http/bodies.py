@@ -1,14 +1,15 @@
 """Bodies that every service's answers share."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.envelope import Envelope
-
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+from shared.ledger.filters import JobFilter
+from shared.ledger.messages import Moment
+from shared.ledger.redrive import MOST_JOBS
 
 
 class JobLink(BaseModel):
@@ -81,8 +82,65 @@ class AttemptBody(BaseModel):
     error: dict[str, Any] | None
 
 
+class InterventionBody(BaseModel):
+    """What somebody did to a job, and how it stood before."""
+
+    at: datetime
+    act: Literal["redriven", "cancelled"]
+    by: str
+    state: str
+    attempt: int
+    reason: dict[str, Any] | None
+    args: dict[str, Any] | None
+    """The arguments before they were edited; null when they were left as they were."""
+
+
 class JobDetail(JobBody):
+    args: dict[str, Any]
+    deadline: datetime | None
     history: list[AttemptBody]
+    interventions: list[InterventionBody]
+
+
+class RetryBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    args: dict[str, Any] | None = Field(
+        None, description="Other arguments, of a public kind's job alone; by default those that it had."
+    )
+
+
+class CancelManyBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    filter: JobFilter
+    dry_run: bool = Field(False, description="Count only.")
+    limit: Annotated[int, Field(ge=1, le=MOST_JOBS)] = Field(
+        MOST_JOBS, description="At most so many of each service; `more` in the answer says to ask again."
+    )
+
+
+class RetryManyBody(CancelManyBody):
+    per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = Field(
+        50.0, description="So many become due each second, of each service."
+    )
+    not_before: Moment | None = Field(None, description="When the first is due; by default at once.")
+
+
+class MovedBody(BaseModel):
+    """What was moved or, of a dry run, what would be."""
+
+    dry_run: bool
+    jobs: int
+    by_kind: dict[str, int] | None = None
+    """Of a dry run."""
+    more: bool
+    """Further jobs match: the same request goes on with them."""
+    until: datetime | None = None
+    """When the next redriven job would be due: `not_before` of the request that goes on."""
+    runs: list[UUID] = []
+    unreachable: list[str] = []
+    """Services that could not be asked, when the answer is the gateway's; their jobs are as they were."""
 
 
 class RunPart(BaseModel):

@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import Depends, Header, Query, Request
 from sqlmodel import Session
@@ -13,6 +14,8 @@ from shared.auth import Principal
 from shared.db import Database
 from shared.errors import Forbidden, Unauthenticated
 from shared.ledger.enqueue import KEY_CHARACTERS, Origin
+from shared.ledger.filters import JobFilter, State
+from shared.ledger.messages import Moment
 
 
 def credential(request: Request) -> str:
@@ -76,6 +79,22 @@ Ledger = Annotated[Database, Depends(_database)]
 Transaction = Annotated[Session, Depends(_transaction, scope="function")]
 """A session that commits before the answer is sent: a 2xx means that it is stored."""
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=KEY_CHARACTERS)]
+
+
+def _wanted(
+    run: UUID | None = None,
+    state: State | None = None,
+    kind: Annotated[str | None, Query(max_length=200)] = None,
+    created_from: Moment | None = None,
+    created_until: Moment | None = None,
+    error: Annotated[str | None, Query(min_length=1, max_length=500, description="Part of the reason.")] = None,
+) -> JobFilter:
+    return JobFilter(
+        run=run, state=state, kind=kind, created_from=created_from, created_until=created_until, error=error
+    )
+
+
+Wanted = Annotated[JobFilter, Depends(_wanted)]
 PageLimit = Annotated[int, Query(ge=1, le=500, description="At most so many items.")]
 
 

@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.db import raw
 from shared.http import metrics
-from shared.http.bodies import JobDetail, JobPage, JobState, RunPart
-from shared.http.dependencies import Caller, PageLimit, Transaction, requires
+from shared.http.bodies import JobDetail, JobPage, RunPart
+from shared.http.dependencies import Caller, PageLimit, Transaction, Wanted, requires
 from shared.ledger import queries
 from shared.ledger.feed import PAGE_EVENTS, Page, read
 
@@ -54,24 +54,14 @@ def list_jobs(
     caller: Caller.Read,
     session: Transaction,
     request: Request,
-    run: UUID | None = None,
-    state: JobState | None = None,
-    kind: str | None = None,
+    wanted: Wanted,
     after: UUID | None = None,
     limit: PageLimit = 100,
 ) -> JobPage:
     """This service's jobs of the caller's workspace, newest first."""
     assert caller.workspace is not None
-    found = queries.list_jobs(
-        raw(session),
-        request.app.state.service,
-        caller.workspace,
-        run=run,
-        state=state,
-        kind=kind,
-        after=after,
-        limit=limit,
-    )
+    service = request.app.state.service
+    found = queries.list_jobs(raw(session), service, caller.workspace, wanted, after=after, limit=limit)
     return JobPage.model_validate(found)
 
 

@@ -147,11 +147,12 @@ def _fail(
         else:
             moved = moves.fail(connection, job.id, job.attempt, reason, crashed=crashed)
         if moved and task is not None and task.on_failed is not None:
-            _call_hook(session, task, job, reason)
+            call_hook(session, task, job, reason)
     return moved
 
 
-def _call_hook(session: Session, task: Task, job: Held, reason: dict[str, Any]) -> None:
+def call_hook(session: Session, task: Task, job: Held, reason: dict[str, Any]) -> None:
+    """What the job's failure means to the service. Raises HookFailed."""
     assert task.on_failed is not None
     shown = {key: value for key, value in reason.items() if key not in ("traceback", "type")}
     try:

@@ -2,12 +2,16 @@
 
 import random
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.contracts.envelope import Envelope, Event
+
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))]
+"""A time that somebody names: with an offset, and of a year that ids, Python and PostgreSQL all can hold."""
 
 
 class Lane(IntEnum):

@@ -9,7 +9,7 @@ from psycopg.rows import scalar_row
 
 from shared import ids
 
-PARTITIONED = {"job": "id", "attempt": "job", "event": "id"}
+PARTITIONED = {"job": "id", "attempt": "job", "event": "id", "intervention": "job"}
 """Tables partitioned by week, and the time-ordered id that they are partitioned by."""
 WEEKS_AHEAD = 4
 _STORAGE = sql.SQL(
@@ -33,7 +33,7 @@ def ensure(connection: psycopg.Connection[Any], now: datetime) -> None:
     for week in (first + timedelta(weeks=n) for n in range(WEEKS_AHEAD + 2)):
         for table in PARTITIONED:
             name = f"{table}_{week:%Y%m%d}"
-            if not _exists(connection, name):
+            if _exists(connection, table) and not _exists(connection, name):  # the schema may be older than the code
                 _make(connection, table, name, week)
 
 

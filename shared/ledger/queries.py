@@ -6,28 +6,24 @@ from uuid import UUID
 from shared.db import Row, Statements
 from shared.errors import NotFound
 from shared.ledger.enqueue import envelope
+from shared.ledger.filters import JobFilter
 
 
 def list_jobs(
     connection: Statements,
     service: str,
     workspace: UUID,
+    wanted: JobFilter,
     *,
-    run: UUID | None = None,
-    state: str | None = None,
-    kind: str | None = None,
     after: UUID | None = None,
     limit: int = 100,
 ) -> dict[str, Any]:
     """A page of jobs, newest first: `items`, and the `next` cursor or None."""
-    wheres, values = ["workspace = %s"], [workspace]
-    for clause, value in (("run = %s", run), ("state = %s", state), ("kind = %s", kind), ("id < %s", after)):
-        if value is not None:
-            wheres.append(clause)
-            values.append(value)  # type: ignore[arg-type]
+    where, values = wanted.where(workspace)
+    if after is not None:
+        where, values = f"{where} AND id < %s", [*values, after]
     rows = connection.execute(
-        # The clauses are the ones above; values travel as parameters.
-        f"SELECT * FROM job WHERE {' AND '.join(wheres)} ORDER BY id DESC LIMIT %s",  # noqa: S608
+        f"SELECT * FROM job WHERE {where} ORDER BY id DESC LIMIT %s",  # noqa: S608  # clauses of filters alone
         (*values, limit + 1),
     ).fetchall()
     more = len(rows) > limit
@@ -35,12 +31,14 @@ def list_jobs(
 
 
 def show_job(connection: Statements, service: str, workspace: UUID, id: UUID) -> dict[str, Any]:
-    """One job with its attempts, oldest first. Raises NotFound, also for another workspace's."""
+    """One job with its attempts and interventions, oldest first. Raises NotFound, also for another workspace's."""
     row = connection.execute("SELECT * FROM job WHERE id = %s AND workspace = %s", (id, workspace)).fetchone()
     if row is None:
         raise NotFound("There is no such job.", id=str(id))
     history = connection.execute("SELECT * FROM attempt WHERE job = %s ORDER BY number", (id,)).fetchall()
-    return {**_body(service, row), "history": history}
+    acts = connection.execute("SELECT * FROM intervention WHERE job = %s ORDER BY at", (id,)).fetchall()
+    interventions = [{**act, "reason": act["error"]} for act in acts]
+    return {**_body(service, row), "history": history, "interventions": interventions}
 
 
 def depths(connection: Statements) -> list[Row]:

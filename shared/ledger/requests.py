@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import psycopg
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared import ids, telemetry
 from shared.db import Row, raw
@@ -15,7 +15,7 @@ from shared.errors import MillraceError, Unprocessable
 from shared.ledger.enqueue import Origin, insert, job_row, remember
 from shared.ledger.execute import ArgumentsInvalid, KindUnknown
 from shared.ledger.joint import Joint
-from shared.ledger.messages import JobArgs, Lane
+from shared.ledger.messages import JobArgs, Lane, Moment
 from shared.ledger.tasks import Tasks
 from shared.ledger.values import storable
 
@@ -31,8 +31,8 @@ class JobRequest(BaseModel):
     kind: Annotated[str, Field(min_length=1, max_length=200)]
     args: dict[str, Any] = {}
     lane: LaneName | None = Field(None, description="Which goes first; by default the kind's own.")
-    not_before: AwareDatetime | None = Field(None, description="Not started earlier; by default it is due at once.")
-    deadline: AwareDatetime | None = Field(None, description="Given up when it has not been started by then.")
+    not_before: Moment | None = Field(None, description="Not started earlier; by default it is due at once.")
+    deadline: Moment | None = Field(None, description="Given up when it has not been started by then.")
 
 
 class BatchRequest(BaseModel):

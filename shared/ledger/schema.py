@@ -196,6 +196,25 @@ COMMENT ON FUNCTION job_succeed IS
 
 -- Redrive
 
+CREATE TABLE intervention (
+  job         uuid        NOT NULL,
+  at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+  act         text        NOT NULL CHECK (act IN ('redriven', 'cancelled')),
+  by          text        NOT NULL,
+  state       text        NOT NULL,
+  attempt     integer     NOT NULL,
+  error       jsonb,
+  args        jsonb,
+  PRIMARY KEY (job, at)
+) PARTITION BY RANGE (job);
+COMMENT ON TABLE intervention IS 'What people did to jobs, and how each job stood before: state, attempt, reason.';
+COMMENT ON COLUMN intervention.by IS 'The caller: its key''s beginning, a service account, a schedule.';
+COMMENT ON COLUMN intervention.args IS 'The arguments before they were edited; null when they were left as they were.';
+CREATE TABLE intervention_default PARTITION OF intervention DEFAULT;
+
+-- Dead letters.
+CREATE INDEX job_dead ON job (workspace, id) WHERE state IN ('failed', 'cancelled');
+
 -- Schedules
 
 -- Storage

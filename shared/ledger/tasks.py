@@ -13,6 +13,7 @@ A = TypeVar("A", bound=JobArgs)
 
 Body = Callable[[Attempt, Any], Any]
 FailureHook = Callable[[Session, Any, dict[str, Any]], None]
+RedriveHook = Callable[[Session, Any], None]
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Task:
     body: Body
     time_limit: float
     on_failed: FailureHook | None = None
+    on_redriven: RedriveHook | None = None
 
 
 class Tasks:
@@ -47,13 +49,23 @@ class Tasks:
     def failed(
         self, args: type[A]
     ) -> Callable[[Callable[[Session, A, dict[str, Any]], None]], Callable[[Session, A, dict[str, Any]], None]]:
-        """Register what else happens when a job of the kind fails for good: in that very transaction,
-        whoever declares the failure (the attempt itself, or the reaper after the worker's last crash)."""
+        """Register what else happens when a job of the kind fails for good or is cancelled: in that very transaction,
+        whoever declares it (the attempt itself, the reaper after the worker's last crash, a person)."""
 
         def register(
             hook: Callable[[Session, A, dict[str, Any]], None],
         ) -> Callable[[Session, A, dict[str, Any]], None]:
             self.by_kind[args.kind].on_failed = hook
+            return hook
+
+        return register
+
+    def redriven(self, args: type[A]) -> Callable[[Callable[[Session, A], None]], Callable[[Session, A], None]]:
+        """Register what else happens when a job of the kind that failed, or was cancelled, is driven again: in that
+        very transaction."""
+
+        def register(hook: Callable[[Session, A], None]) -> Callable[[Session, A], None]:
+            self.by_kind[args.kind].on_redriven = hook
             return hook
 
         return register

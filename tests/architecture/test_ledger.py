@@ -17,6 +17,9 @@ from tests.architecture.tree import ROOT
 VERSIONS = [name for name in vars(schema) if re.fullmatch(r"V\d+", name)]
 
 
+TABLES = {"job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention"}
+
+
 def migrations(service: str) -> ScriptDirectory:
     config = Config()
     config.set_main_option("script_location", str(ROOT / "services" / service / "migrations"))
@@ -62,14 +65,14 @@ def ledger(database) -> list[tuple]:
         columns = connection.execute(
             """SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
                WHERE table_schema = current_schema() AND table_name = ANY(%s) ORDER BY 1, 2""",
-            (["job", "attempt", "event", "cursor", "idempotency", "effect", "worker"],),
+            (list(TABLES),),
         ).fetchall()
         triggers = connection.execute(
             """SELECT tgrelid::regclass::text AS name, tgname, pg_get_triggerdef(oid) AS text FROM pg_trigger
                WHERE tgrelid = 'job'::regclass AND NOT tgisinternal ORDER BY 2"""
         ).fetchall()
     found = [tuple(row.values()) for row in columns] + [(row["name"], row["tgname"]) for row in triggers]
-    assert {row[0] for row in found} == {"job", "attempt", "event", "cursor", "idempotency", "effect", "worker"}
+    assert {row[0] for row in found} == TABLES
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from joserfc.jwk import OKPKey
 
@@ -21,6 +21,9 @@ from shared import ids
 
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+MOVES = {"cancel": 200, "retry": 409}
 
 
 @contextmanager
@@ -74,6 +77,17 @@ def peer_service() -> FastAPI:
     @app.post("/v1/jobs:batch", status_code=202)
     async def owe(request: Request):
         return {"run": {"id": str(run), "url": "y"}, "got": await request.json(), "headers": dict(request.headers)}
+
+    @app.post("/v1/jobs/{id}/{move}")
+    def move_job(id: str, move: str):
+        if not id.startswith("0190"):
+            return JSONResponse({}, 404)
+        return JSONResponse({"state": "cancelled", "run": str(run), "code": "job.wrong_state"}, MOVES[move])
+
+    @app.post("/v1/jobs:{move}")
+    async def move_jobs(request: Request):
+        dry = (await request.json())["dry_run"]
+        return {"dry_run": dry, "jobs": 7, "more": not dry, "by_kind": {"x": 7} if dry else None}
 
     @app.get("/v1/jobs")
     def list_jobs():

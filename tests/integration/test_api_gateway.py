@@ -8,6 +8,7 @@ import pytest
 
 from services.api.adapters.peers import Patience, Peers
 from services.api.tasks import tasks
+from shared import ids
 from shared.auth import Verifier
 from shared.db import Database
 from shared.testing.ledger import jobs, run_due
@@ -177,3 +178,52 @@ def test_a_wrong_job_is_refused_at_the_gateway(client, body, code):
     mixed = {"jobs": [{"kind": "api.canary.run"}, {"kind": "reports.definition.render"}]}
     answer = client.post("/v1/jobs:batch", json=mixed, headers=bearer(key))
     assert (answer.status_code, answer.json()["code"], answer.json()["index"]) == (422, "job.kind_unknown", 1)
+
+
+# Jobs moved by hand
+
+
+def test_a_job_is_moved_by_the_service_that_has_it_and_its_run_is_told_anew(client, database):
+    workspace, key = workspace_and_key(client)
+    theirs = "01900000-0000-7000-8000-000000000001"
+    answer = client.post(f"/v1/jobs/{theirs}/cancel", headers=bearer(key))
+    assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+    [settling] = jobs(database, kind="api.run.settle")
+    assert (str(settling["run"]), str(settling["workspace"])) == (answer.json()["run"], workspace)
+    refused = client.post(f"/v1/jobs/{theirs}/retry", json={"args": {}}, headers=bearer(key))
+    assert (refused.status_code, refused.json()["code"]) == (409, "job.wrong_state")
+    assert refused.headers["content-type"] == "application/problem+json"
+    nobodys = client.post(f"/v1/jobs/{ids.draw()}/retry", headers=bearer(key))
+    assert (nobodys.status_code, nobodys.json()["code"]) == (404, "resource.not_found")
+
+
+def test_its_own_jobs_are_moved_by_the_gateway(client, database):
+    _, key = workspace_and_key(client)
+    owed = client.post("/v1/jobs", json={"kind": "api.canary.run"}, headers=bearer(key)).json()
+    run, job = owed["run"]["url"], owed["job"]["url"]
+    assert client.post(f"{job}/cancel", headers=bearer(key)).json()["state"] == "cancelled"
+    assert client.get(run, headers=bearer(key)).json()["state"] == "cancelled"
+    assert client.post(f"{job}/cancel", headers=bearer(key)).status_code == 409
+    edited = client.post(f"{job}/retry", json={"args": {"text": "again"}}, headers=bearer(key))
+    assert (edited.status_code, edited.json()["args"]) == (200, {"text": "again"})
+    listed = client.get("/v1/runs", headers=bearer(key)).json()["items"]
+    assert [each["state"] for each in listed] == ["running"]
+    run_due(database, tasks)
+    assert client.get(run, headers=bearer(key)).json()["state"] == "succeeded"
+
+
+def test_all_that_match_are_moved_in_every_service_and_the_answers_are_one(client):
+    _, key = workspace_and_key(client)
+    client.post("/v1/jobs:batch", json={"jobs": [{"kind": "api.canary.run"}] * 2}, headers=bearer(key))
+    counted = client.post("/v1/jobs:cancel", json={"filter": {}, "dry_run": True}, headers=bearer(key)).json()
+    assert (counted["jobs"], counted["by_kind"]["api.canary.run"], counted["unreachable"]) == (2 + 3 * 7, 2, [])
+    moved = client.post("/v1/jobs:cancel", json={"filter": {"kind": "x"}}, headers=bearer(key)).json()
+    assert (moved["jobs"], moved["more"], moved["by_kind"]) == (3 * 7, True, None)
+
+
+def test_a_service_that_hangs_is_named_when_many_are_moved(hung):
+    _, key = workspace_and_key(hung)
+    moved = hung.post("/v1/jobs:cancel", json={"filter": {}}, headers=bearer(key)).json()
+    assert moved["unreachable"] == ["reports"]
+    answer = hung.post(f"/v1/jobs/{ids.draw()}/cancel", headers=bearer(key))
+    assert (answer.status_code, answer.json()["code"]) == (503, "service.unavailable")

@@ -10,6 +10,7 @@ from shared.ledger import queries
 from shared.ledger.dispatch import EVENTS_A_MESSAGE, MOVE_CURSOR, EventPublisher
 from shared.ledger.enqueue import Origin, publish
 from shared.ledger.feed import read
+from shared.ledger.filters import JobFilter
 from shared.ledger.intake import Intake
 from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of, noted, state
 from tests.integration.toy.harness import Toy
@@ -240,7 +241,7 @@ def test_a_malformed_traceparent_costs_the_trace_and_not_the_event(toy: Toy, tra
     Intake(toy.database, SUBSCRIPTIONS).receive([event.model_dump(mode="json")])
     assert noted(toy) == ["a"]
     with toy.connect() as connection:
-        page = queries.list_jobs(connection, "toy", event.workspace)
+        page = queries.list_jobs(connection, "toy", event.workspace, JobFilter())
     assert [job["id"] for job in page["items"]] == [ids.derive(event.id, "toy.thing.note")]
 
 

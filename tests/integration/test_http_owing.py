@@ -75,6 +75,7 @@ def test_lane_and_times_are_the_callers(client: TestClient, toy: Toy) -> None:
         (asked(deadline="2020-01-01T00:00:00Z"), "job.times_invalid", "deadline"),
         (asked(not_before="2126-01-02T00:00:00Z", deadline="2126-01-01T00:00:00Z"), "job.times_invalid", "deadline"),
         (asked(not_before="2026-01-02T00:00:00"), "request.invalid", "timezone"),
+        (asked(not_before="9999-12-31T23:59:59-14:00"), "request.invalid", "body.not_before"),
         (asked(queue="other"), "request.invalid", "body.queue"),
         ({}, "request.invalid", "body.kind"),
         ([], "request.invalid", "body"),

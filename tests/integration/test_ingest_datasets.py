@@ -294,3 +294,19 @@ def test_a_load_says_how_far_it_is(ingest: Ingest) -> None:
     [job] = ingest.jobs()
     assert job["progress"]["unit"] == "bytes"
     assert 0 < job["progress"]["done"] <= job["progress"]["total"] == len(GOOD)
+
+
+def test_a_load_that_is_called_off_fails_its_version_and_may_be_driven_again(ingest: Ingest) -> None:
+    accepted = ingest.upload(GOOD).json()
+    with ingest.client() as client:
+        assert client.post(f"{accepted['job']['url']}/cancel").status_code == 200
+        dataset = ingest.show(accepted["dataset"]["url"])
+        assert (dataset["state"], dataset["reason"]["code"]) == ("failed", "job.cancelled")
+        run_due(ingest.database, tasks)
+        assert client.post(f"{accepted['job']['url']}/retry").status_code == 200
+    dataset = ingest.show(accepted["dataset"]["url"])
+    assert (dataset["state"], dataset["reason"]) == ("loading", None)
+    run_due(ingest.database, tasks)
+    assert ingest.show(accepted["dataset"]["url"])["state"] == "ready"
+    assert [event["type"] for event in ingest.events()] == [DatasetFailed.type, DatasetCompleted.type]
+    assert {str(event["run"]) for event in ingest.events()} == {accepted["run"]["id"]}

@@ -338,3 +338,21 @@ def test_the_api_describes_itself(reports: Reports) -> None:
     assert {"/v1/definitions", "/v1/definitions/{id}", "/v1/renders", "/v1/renders/{id}", "/v1/artifacts/{id}"} <= set(
         paths
     )
+
+
+def test_a_render_that_is_called_off_fails_and_may_be_driven_again(reports: Reports) -> None:
+    reports.define(BARE)
+    reports.give(reports.completed())
+    reports.do("reports.definition.match")
+    [render] = reports.renders()
+    with reports.client() as client:
+        assert client.post(f"/v1/jobs/{render['job']}/cancel").status_code == 200
+        [cancelled] = reports.renders()
+        assert (cancelled["state"], cancelled["reason"]["code"]) == ("failed", "job.cancelled")
+        run_due(reports.database, tasks)
+        assert client.post(f"/v1/jobs/{render['job']}/retry").status_code == 200
+    [again] = reports.renders()
+    assert (again["state"], again["reason"], again["finished_at"]) == ("queued", None, None)
+    run_due(reports.database, tasks)
+    assert [render["state"] for render in reports.renders()] == ["ready"]
+    assert [event["type"] for event in reports.events()] == [ReportFailed.type, ReportRendered.type]

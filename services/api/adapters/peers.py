@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,13 +93,18 @@ class Peers:
 
         A 404 is an answer: None.
         """
-        names = list(self._urls)
-        answers = await asyncio.gather(
-            *(self._ask(name, path, token, params) for name in names), return_exceptions=True
-        )
+        return await self._gather({name: self._ask(name, path, token, params) for name in self._urls})
+
+    async def tell_all(self, path: str, token: str, body: Any) -> tuple[dict[str, tuple[int, Any]], list[str]]:
+        """POST `body` to `path` of every other service: status and JSON answer by name, and the names of those that
+        did not answer, of which it is not known what they did."""
+        return await self._gather({name: self._tell(name, path, token, body) for name in self._urls})
+
+    async def _gather(self, asked: Mapping[str, Awaitable[Any]]) -> tuple[dict[str, Any], list[str]]:
+        answers = await asyncio.gather(*asked.values(), return_exceptions=True)
         found: dict[str, Any] = {}
         failed: list[str] = []
-        for name, answer in zip(names, answers, strict=True):
+        for name, answer in zip(asked, answers, strict=True):
             if isinstance(answer, httpx.HTTPError | TimeoutError | ValueError):  # the last: it answers no JSON
                 log.warning("service not asked", peer=name, reason=f"{type(answer).__name__}: {answer}"[:200])
                 failed.append(name)
@@ -118,6 +123,13 @@ class Peers:
             return None
         answer.raise_for_status()
         return answer.json()
+
+    async def _tell(self, service: str, path: str, token: str, body: Any) -> tuple[int, Any]:
+        """Waits as long as for a request that is passed on: it may move many rows."""
+        answer = await self._passing[service].post(self._url(service) + path, json=body, headers=_identity(token))
+        if answer.status_code >= 500:
+            answer.raise_for_status()
+        return answer.status_code, answer.json()
 
     def _url(self, service: str) -> str:
         try:

@@ -19,8 +19,10 @@ from shared.contracts.envelope import Envelope
 from shared.db import raw
 from shared.errors import NotFound
 from shared.http import PageLimit, requires
-from shared.http.bodies import JobBody, JobDetail, JobPage, JobState, RunPart
+from shared.http.bodies import JobBody, JobDetail, JobPage, RunPart
+from shared.http.dependencies import Wanted
 from shared.ledger import queries
+from shared.ledger.filters import JobFilter
 
 router = APIRouter(tags=["runs"])
 LOOKED_AT = 10
@@ -109,29 +111,23 @@ def _own_part(caller: Principal, request: Request, id: UUID) -> RunPart:
 
 @router.get("/v1/jobs")
 async def list_jobs(
-    caller: Reader,
-    request: Request,
-    run: UUID | None = None,
-    state: JobState | None = None,
-    kind: str | None = None,
-    after: UUID | None = None,
-    limit: PageLimit = 100,
+    caller: Reader, request: Request, wanted: Wanted, after: UUID | None = None, limit: PageLimit = 100
 ) -> JobPage:
     """Jobs of all services, newest first."""
-    filters = {"run": run, "state": state, "kind": kind, "after": after}
-    params: dict[str, Any] = {name: str(value) for name, value in filters.items() if value is not None}
+    params = wanted.model_dump(mode="json", exclude_none=True) | ({"after": str(after)} if after else {})
     found, failed = await request.app.state.peers.ask_all(
         "/v1/jobs", _token(caller, request), {**params, "limit": limit}
     )
-    own = await to_thread.run_sync(_own_jobs, caller, request, filters, limit)
+    own = await to_thread.run_sync(_own_jobs, caller, request, wanted, after, limit)
     pages = [own, *(JobPage.model_validate(page) for page in found.values() if page)]
     return _merge(pages, limit, failed)
 
 
-def _own_jobs(caller: Principal, request: Request, filters: dict[str, Any], limit: int) -> JobPage:
+def _own_jobs(caller: Principal, request: Request, wanted: JobFilter, after: UUID | None, limit: int) -> JobPage:
     assert caller.workspace is not None
     with request.app.state.database.transaction() as session:
-        return JobPage.model_validate(queries.list_jobs(raw(session), "api", caller.workspace, **filters, limit=limit))
+        found = queries.list_jobs(raw(session), "api", caller.workspace, wanted, after=after, limit=limit)
+    return JobPage.model_validate(found)
 
 
 def _merge(pages: Sequence[JobPage], limit: int, unreachable: list[str]) -> JobPage:

@@ -8,6 +8,7 @@ from services.notifications.operations.sending import (
     fail,
     note_failure,
     prepare,
+    reopen,
     send,
     verdict,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "match",
     "note_failure",
     "prepare",
+    "reopen",
     "send",
     "show_channel",
     "show_delivery",

@@ -215,13 +215,14 @@ def verdict(outcome: Permanent | Retryable, attempts: int, chance: float) -> Exc
 
 
 def note_failure(session: Session, delivery_id: UUID, result: Result) -> int:
-    """Keep the record of a failed try; answers how many there were."""
+    """Keep the record of a failed try; answers how many there were since the delivery was last driven again."""
     outcome = result.outcome
     assert not isinstance(outcome, Delivered)
     delivery, _ = _lock(session, delivery_id)
     delivery.attempts += 1
     delivery.reason = {"code": f"delivery.{outcome.code}", "detail": outcome.detail}
-    again = isinstance(outcome, Retryable) and delivery.attempts < domain.MAX_ATTEMPTS
+    tries = delivery.attempts - delivery.attempts_before
+    again = isinstance(outcome, Retryable) and tries < domain.MAX_ATTEMPTS
     repository.add(
         session,
         DeliveryAttempt(
@@ -235,7 +236,7 @@ def note_failure(session: Session, delivery_id: UUID, result: Result) -> int:
             finished_at=result.finished_at,
         ),
     )
-    return delivery.attempts
+    return tries
 
 
 def complete(session: Session, delivery_id: UUID, result: Result) -> None:
@@ -276,6 +277,13 @@ def fail(session: Session, delivery_id: UUID, reason: Json, now: datetime) -> No
     if reason.get("gone"):
         repository.disable_channel(session, delivery.channel, told.detail)
     publish(session, failed(delivery, message.event_id, told), subject=message.id)
+
+
+def reopen(session: Session, delivery_id: UUID) -> None:
+    """A delivery that failed is driven again: its destination's retry schedule begins anew."""
+    delivery, _ = _lock(session, delivery_id)
+    delivery.status, delivery.reason, delivery.finished_at = "pending", None, None
+    delivery.attempts_before = delivery.attempts
 
 
 def _lock(session: Session, delivery_id: UUID) -> tuple[Delivery, Message]:

@@ -1,9 +1,11 @@
 """When the destination does not take a message, or the worker dies on the way."""
 
 import socket
+from datetime import UTC, datetime
 
-from services.notifications import domain, tasks
+from services.notifications import domain, operations, tasks
 from services.notifications.handlers import SUBSCRIPTIONS
+from shared.ledger.enqueue import Origin
 from shared.testing.ledger import events, give_event, jobs, run_due
 from tests.integration.notifications.harness import (
     a_report,
@@ -193,3 +195,34 @@ def test_a_destination_that_has_its_bound_of_sends_is_left_for_later_without_a_t
     run_due(service.database, tasks.tasks)
     (delivery,) = deliveries(service)
     assert (delivery["status"], delivery["attempts"]) == ("delivered", 1)
+
+
+def test_a_delivery_that_is_driven_again_begins_its_schedule_anew(service):
+    with endpoint(["500 Broken"]) as there:
+        make_rule(service, make_channel(service, "hook", "webhook", url=there.url))
+        tell(service, a_report(service, 1))
+        (delivery,) = deliveries(service)
+        assert (delivery["status"], delivery["attempts"]) == ("failed", domain.MAX_ATTEMPTS)
+        assert service.client.post(f"{delivery['job']['url']}/retry").status_code == 200
+        (delivery,) = deliveries(service)
+        assert (delivery["status"], delivery["reason"], delivery["finished_at"]) == ("pending", None, None)
+        run_due(service.database, tasks.tasks)
+    (delivery,) = deliveries(service)
+    assert (delivery["status"], delivery["attempts"]) == ("failed", 2 * domain.MAX_ATTEMPTS)
+    assert [item["number"] for item in history(service, delivery)] == list(range(1, 2 * domain.MAX_ATTEMPTS + 1))
+
+
+def test_a_delivery_that_is_called_off_fails_and_nothing_is_sent(service):
+    with endpoint(["204 Fine"]) as there:
+        make_rule(service, make_channel(service, "hook", "webhook", url=there.url))
+        event = give_event(service.database, SUBSCRIPTIONS, a_report(service, 1), workspace=service.workspace)
+        because = Origin(event.workspace, event.runid, "event", event.id)
+        with service.database.transaction(origin=because) as session:
+            operations.match(session, event, datetime.now(UTC))
+        (delivery,) = deliveries(service)
+        assert service.client.post(f"{delivery['job']['url']}/cancel").status_code == 200
+        run_due(service.database, tasks.tasks)
+        assert there.requests == 0
+    (delivery,) = deliveries(service)
+    assert (delivery["status"], delivery["reason"]["code"]) == ("failed", "job.cancelled")
+    assert [event["type"] for event in events(service.database)] == ["notifications.message.failed.v1"]

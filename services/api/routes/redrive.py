@@ -1,0 +1,113 @@
+"""Retry and cancel over all services: the gateway asks each of them, and tells the runs anew."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+
+from services.api import operations
+from services.api.adapters.peers import not_answered
+from shared.auth import Principal, issue
+from shared.errors import NotFound
+from shared.http import redrive, requires
+from shared.http.bodies import CancelManyBody, JobDetail, MovedBody, RetryBody, RetryManyBody
+
+router = APIRouter(tags=["jobs"])
+Writer = Annotated[Principal, Depends(requires("write"))]
+TOLD_RUNS = 1000
+"""So many runs are told anew at once; others are when somebody asks for them."""
+
+
+@router.post("/v1/jobs/{id}/cancel", response_model=JobDetail)
+async def cancel_job(caller: Writer, request: Request, id: UUID) -> Response:
+    """Call a job off. One that waits never starts; of one that runs nothing commits any more. 409 when it has ended."""
+    return await _one(request, caller, f"/v1/jobs/{id}/cancel", None, lambda: redrive.cancel_one(request, caller, id))
+
+
+@router.post("/v1/jobs/{id}/retry", response_model=JobDetail)
+async def retry_job(caller: Writer, request: Request, id: UUID, body: RetryBody | None = None) -> Response:
+    """Drive a failed or cancelled job again, with fresh tries, in its old run. 409 when it is in another state."""
+    said = None if body is None else body.model_dump(mode="json")
+    path = f"/v1/jobs/{id}/retry"
+    return await _one(request, caller, path, said, lambda: redrive.retry_one(request, caller, id, body))
+
+
+async def _one(request: Request, caller: Principal, path: str, body: Any, own: Callable[[], JobDetail]) -> Response:
+    """The answer of the service that has the job: the others have none such."""
+    answers, silent = await request.app.state.peers.tell_all(path, _token(request, caller), body)
+    for status, said in answers.values():
+        if status != 404:
+            if status == 200:
+                await _tell(request, caller, [UUID(said["run"])])
+            problem = None if status == 200 else "application/problem+json"
+            return JSONResponse(said, status, media_type=problem)
+    try:
+        found = await to_thread.run_sync(own)
+    except NotFound:
+        if silent:
+            raise not_answered(silent[0]) from None
+        raise
+    await _tell(request, caller, [found.run])
+    return JSONResponse(found.model_dump(mode="json"))
+
+
+@router.post("/v1/jobs:cancel")
+async def cancel_jobs(caller: Writer, request: Request, body: CancelManyBody) -> MovedBody:
+    """Call off all waiting and running jobs that the filter matches, oldest first, or count them."""
+    return await _many(request, caller, "/v1/jobs:cancel", body, lambda: redrive.cancel_many(request, caller, body))
+
+
+@router.post("/v1/jobs:retry")
+async def retry_jobs(caller: Writer, request: Request, body: RetryManyBody) -> MovedBody:
+    """Drive all failed and cancelled jobs that the filter matches again, spread over time, or count them."""
+    return await _many(request, caller, "/v1/jobs:retry", body, lambda: redrive.retry_many(request, caller, body))
+
+
+async def _many(
+    request: Request, caller: Principal, path: str, body: CancelManyBody, own: Callable[[], MovedBody]
+) -> MovedBody:
+    answers, silent = await request.app.state.peers.tell_all(
+        path, _token(request, caller), body.model_dump(mode="json")
+    )
+    parts = [await to_thread.run_sync(own)]
+    for name, (status, said) in answers.items():
+        if status == 200:
+            parts.append(MovedBody.model_validate(said))
+        else:
+            silent.append(name)
+    merged = _merged(body.dry_run, parts, silent)
+    if not body.dry_run:
+        await _tell(request, caller, merged.runs)
+    return merged
+
+
+def _merged(dry_run: bool, parts: Sequence[MovedBody], silent: list[str]) -> MovedBody:
+    until = [part.until for part in parts if part.until is not None]
+    by_kind = {kind: jobs for part in parts for kind, jobs in (part.by_kind or {}).items()}
+    return MovedBody(
+        dry_run=dry_run,
+        jobs=sum(part.jobs for part in parts),
+        by_kind=by_kind if dry_run else None,
+        more=any(part.more for part in parts),
+        until=max(until, default=None),
+        runs=sorted({run for part in parts for run in part.runs}),
+        unreachable=sorted(silent),
+    )
+
+
+async def _tell(request: Request, caller: Principal, runs: Sequence[UUID]) -> None:
+    """See anew how the runs stand. Dying before leaves them as they were told until somebody asks."""
+    await to_thread.run_sync(_tell_now, request, caller, runs[:TOLD_RUNS])
+
+
+def _tell_now(request: Request, caller: Principal, runs: Sequence[UUID]) -> None:
+    assert caller.workspace is not None
+    with request.app.state.database.transaction() as session:
+        operations.tell_anew(session, caller.workspace, runs)
+
+
+def _token(request: Request, caller: Principal) -> str:
+    return issue(request.app.state.settings.signing_key, caller)
