@@ -186,11 +186,38 @@ class Client:
         """With its jobs and events from all services."""
         return self._get(f"/v1/runs/{run}")
 
-    def jobs(self, run: str | None = None, state: str | None = None) -> Iterator[Json]:
-        return self._pages("/v1/jobs", run=run, state=state)
+    def jobs(self, run: str | None = None, state: str | None = None, **more: str) -> Iterator[Json]:
+        """The newest first. `more`: kind, error (part of the reason), created_from and created_until (RFC 3339)."""
+        return self._pages("/v1/jobs", run=run, state=state, **more)
 
     def job(self, job: str) -> Json:
+        """With its attempts, and what was done to it."""
         return self._get(f"/v1/jobs/{job}")
+
+    def create_job(self, kind: str, args: Json, *, idempotency_key: str | None = None, **options: Any) -> Json:
+        """Owe a job of a public kind, once however often it is sent. `options`: lane, not_before, deadline.
+        Returns {"job": …, "run": …}."""
+        return self._owe("/v1/jobs", {"kind": kind, "args": args, **options}, idempotency_key)
+
+    def create_jobs(self, jobs: list[Json], *, idempotency_key: str | None = None) -> Json:
+        """Owe up to 10,000 jobs of one service, all or none. Returns {"run": …, "jobs": [ids in order]}."""
+        return self._owe("/v1/jobs:batch", {"jobs": jobs}, idempotency_key)
+
+    def cancel_job(self, job: str) -> Json:
+        return self._post(f"/v1/jobs/{job}/cancel", {})
+
+    def retry_job(self, job: str, args: Json | None = None) -> Json:
+        """Drive a failed or cancelled job again, with other arguments if they are given."""
+        return self._post(f"/v1/jobs/{job}/retry", {} if args is None else {"args": args})
+
+    def cancel_jobs(self, filter: Json, *, dry_run: bool = False, **options: Any) -> Json:
+        """Of what the filter matches (state, kind, run, error, created_from, created_until), at most `limit`.
+        Returns {"jobs": how many, "more": whether others match, …}."""
+        return self._post("/v1/jobs:cancel", {"filter": filter, "dry_run": dry_run, **options})
+
+    def retry_jobs(self, filter: Json, *, dry_run: bool = False, **options: Any) -> Json:
+        """As `cancel_jobs`; also with `per_second` and, to go on, `not_before` (the last answer's `until`)."""
+        return self._post("/v1/jobs:retry", {"filter": filter, "dry_run": dry_run, **options})
 
     def trace(self, trace: str) -> Json:
         return self._get(f"/v1/traces/{trace}")
@@ -212,6 +239,10 @@ class Client:
 
     def _post(self, path: str, body: Json) -> Json:
         return _json(self._persist(lambda: self._http.post(path, json=body), _NEVER_SENT))
+
+    def _owe(self, path: str, body: Json, key: str | None) -> Json:
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+        return _json(self._persist(lambda: self._http.post(path, json=body, headers=headers), _REPEATABLE))
 
     def _delete(self, path: str) -> None:
         self._persist(lambda: self._http.delete(path), _REPEATABLE)

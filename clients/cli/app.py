@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from clients.cli import jobs_app
+from clients.cli.options import JsonOption, StateOption, folder
+
 app = typer.Typer(
     name="millrace",
     help="Data in, reports out, people told.",
@@ -12,23 +15,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-jobs_app = typer.Typer(help="Jobs of all services.", rich_markup_mode=None)
-app.add_typer(jobs_app, name="jobs")
-
-StateOption = Annotated[
-    Path | None, typer.Option("--state", envvar="MILLRACE_STATE", help="The stack's folder.", show_default=".millrace")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+app.add_typer(jobs_app.app, name="jobs")
 
 
 def _port(name: str, what: str) -> object:
     return typer.Option(f"--{name}-port", help=f"Port of {what}.", show_default=False)
-
-
-def _folder(given: Path | None) -> Path:
-    from clients.cli.place import default_folder
-
-    return given or default_folder()
 
 
 @app.command()
@@ -65,7 +56,7 @@ def up(
         "postgres": postgres,
         "valkey": valkey,
     }
-    run(_folder(state), port_base, {name: port for name, port in given.items() if port is not None}, demo)
+    run(folder(state), port_base, {name: port for name, port in given.items() if port is not None}, demo)
 
 
 @app.command()
@@ -85,7 +76,7 @@ def demo(
     elif keep:
         raise BadInput("--keep is for --ephemeral: a running stack keeps its folder anyway")
     else:
-        command.demo(_folder(state), file, as_json=as_json)
+        command.demo(folder(state), file, as_json=as_json)
 
 
 @app.command()
@@ -93,7 +84,7 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
     """Show the stack's processes and addresses."""
     from clients.cli.status import status as run
 
-    run(_folder(state), as_json=as_json)
+    run(folder(state), as_json=as_json)
 
 
 @app.command()
@@ -101,7 +92,7 @@ def stop(state: StateOption = None) -> None:
     """Stop the stack and wait until nothing of it runs."""
     from clients.cli.status import stop as run
 
-    run(_folder(state))
+    run(folder(state))
 
 
 @app.command()
@@ -115,7 +106,7 @@ def logs(
     """Show what a service logged."""
     from clients.cli.logs import logs as run
 
-    run(_folder(state), service, lines=lines, follow=follow, raw=raw)
+    run(folder(state), service, lines=lines, follow=follow, raw=raw)
 
 
 @app.command()
@@ -126,7 +117,7 @@ def trace(
     """Draw a run's trace: every hop of every service, when and how long."""
     from clients.cli.tables import show_trace
 
-    show_trace(_folder(state), run)
+    show_trace(folder(state), run)
 
 
 @app.command()
@@ -137,27 +128,4 @@ def runs(
     """List the latest runs."""
     from clients.cli.tables import list_runs
 
-    list_runs(_folder(state), limit)
-
-
-@jobs_app.command("list")
-def jobs_list(
-    run: Annotated[str | None, typer.Option("--run", help="Of one run.")] = None,
-    job_state: Annotated[
-        str | None, typer.Option("--job-state", help="queued, running, succeeded, failed or cancelled.")
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
-    state: StateOption = None,
-) -> None:
-    """List jobs, the newest first."""
-    from clients.cli.tables import list_jobs
-
-    list_jobs(_folder(state), run, job_state, limit)
-
-
-@jobs_app.command("show")
-def jobs_show(job: Annotated[str, typer.Argument(help="A job's id.")], state: StateOption = None) -> None:
-    """Show one job: what it is, how it stands, why, and every attempt."""
-    from clients.cli.tables import show_job
-
-    show_job(_folder(state), job)
+    list_runs(folder(state), limit)

@@ -1,4 +1,4 @@
-"""Runs, jobs and traces as tables in the terminal."""
+"""Runs and traces as tables in the terminal."""
 
 import itertools
 from datetime import datetime
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.json import JSON
 from rich.table import Table
 from rich.text import Text
 
@@ -28,33 +27,10 @@ STATE_STYLES: Final = {
 def list_runs(folder: Path, limit: int) -> None:
     with place.client(folder) as client:
         found = list(itertools.islice(client.runs(), limit))
-    table = _table("run", "state", "started", "took", "reason")
+    rows = table("run", "state", "started", "took", "reason")
     for run in found:
-        table.add_row(run["id"], _state(run), _local(run["created_at"]), _took(run, "created_at"), run["reason"] or "")
-    _show(table, found, "no runs yet")
-
-
-def list_jobs(folder: Path, run: str | None, state: str | None, limit: int) -> None:
-    with place.client(folder) as client:
-        found = list(itertools.islice(client.jobs(run, state), limit))
-    table = _table("job", "kind", "state", "attempt", "created", "took", "reason")
-    for job in found:
-        table.add_row(
-            job["id"],
-            job["kind"],
-            _state(job),
-            str(job["attempt"]),
-            _local(job["created_at"]),
-            _took(job, "started_at"),
-            _reason(job),
-        )
-    _show(table, found, "no such jobs")
-
-
-def show_job(folder: Path, job: str) -> None:
-    with place.client(folder) as client:
-        found = client.job(job)
-    Console().print(JSON.from_data(found))
+        rows.add_row(run["id"], state_of(run), local(run["created_at"]), took(run, "created_at"), run["reason"] or "")
+    show(rows, found, "no runs yet")
 
 
 def show_trace(folder: Path, run: str | None) -> None:
@@ -70,8 +46,8 @@ def show_trace(folder: Path, run: str | None) -> None:
     _console().print(Waterfall(found["trace_id"], found["spans"]))
 
 
-def _show(table: Table, found: list[Json], otherwise: str) -> None:
-    _console().print(table if found else otherwise)
+def show(rows: Table, found: list[Json], otherwise: str) -> None:
+    _console().print(rows if found else otherwise)
 
 
 def _console() -> Console:
@@ -80,28 +56,24 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=_WIDE)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def table(*columns: str) -> Table:
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, no_wrap=column != "reason", overflow="fold")
-    return table
+        made.add_column(column, no_wrap=column != "reason", overflow="fold")
+    return made
 
 
-def _state(item: Json) -> Text:
+def state_of(item: Json) -> Text:
     return Text(item["state"], STATE_STYLES.get(item["state"], ""))
 
 
-def _reason(job: Json) -> str:
-    return str((job["reason"] or {}).get("detail", ""))
-
-
-def _took(item: Json, start: str) -> str:
+def took(item: Json, start: str) -> str:
     if not item[start] or not item["finished_at"]:
         return ""
     return duration((_time(item["finished_at"]) - _time(item[start])).total_seconds())
 
 
-def _local(moment: str) -> str:
+def local(moment: str) -> str:
     return f"{_time(moment).astimezone():%Y-%m-%d %H:%M:%S}"
 
 

@@ -1,0 +1,266 @@
+"""Jobs in the terminal: lists, one in full, and moving them by hand."""
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from clients.cli import place
+from clients.cli.errors import BadInput, CommandError
+from clients.cli.tables import local, show, state_of, table, took
+from clients.client import Client
+from clients.problems import ProblemError
+
+Json = dict[str, Any]
+STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
+MOVABLE: Final = {"retry": ("failed", "cancelled"), "cancel": ("queued", "running")}
+DONE: Final = {"retry": "driven again", "cancel": "cancelled"}
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which jobs are meant, in the API's words."""
+
+    values: Json
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        run: str | None,
+        state: str | None,
+        kind: str | None,
+        error: str | None,
+        since: str | None,
+        until: str | None,
+    ) -> "Filter":
+        """Raises BadInput."""
+        if state is not None and state not in STATES:
+            raise BadInput(f"--job-state {state!r} is none of {', '.join(STATES)}")
+        values = {
+            "run": None if run is None else _id(run, "run"),
+            "state": state,
+            "kind": kind,
+            "error": error,
+            "created_from": None if since is None else _moment(since, "--since"),
+            "created_until": None if until is None else _moment(until, "--until"),
+        }
+        return cls({name: value for name, value in values.items() if value is not None})
+
+
+def _id(text: str, what: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise BadInput(f"{text!r} is no id of a {what}") from None
+
+
+def _moment(text: str, option: str) -> str:
+    """A time of the caller's zone, unless it names its own; or so long ago."""
+    try:
+        if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text):
+            return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
+        return datetime.fromisoformat(text).astimezone().isoformat()
+    except (ValueError, OverflowError):
+        raise BadInput(f"{option} {text!r} is neither a time (2026-11-25T09:00) nor an age (30m, 12h, 7d)") from None
+
+
+def list_jobs(folder: Path, wanted: Filter, limit: int, *, as_json: bool) -> None:
+    with place.client(folder) as client:
+        found = list(itertools.islice(client.jobs(**wanted.values), limit))
+    if as_json:
+        print(json.dumps({"jobs": found}))
+        return
+    rows = table("job", "kind", "state", "attempt", "created", "took", "reason")
+    for job in found:
+        created, spent = local(job["created_at"]), took(job, "started_at")
+        rows.add_row(job["id"], job["kind"], state_of(job), str(job["attempt"]), created, spent, _said(job["reason"]))
+    show(rows, found, "no such jobs")
+
+
+# One job
+
+
+def show_job(folder: Path, job: str, *, as_json: bool) -> None:
+    with place.client(folder) as client:
+        found = client.job(_id(job, "job"))
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    for line in _told(found):
+        console.print(line)
+
+
+def _told(job: Json) -> Iterator[Text]:
+    yield _line("job", job["id"])
+    yield _line("kind", f"{job['kind']}, queue {job['queue']}")
+    yield Text.assemble(_line("state", ""), state_of(job))
+    if job["reason"]:
+        yield _line("reason", f"{job['reason']['code']}: {_said(job['reason'])}")
+    yield _line("attempts", f"{job['attempt']} of {job['max_attempts']}, {job['crashes']} crashed")
+    yield _line("run", f"{job['run']}, caused by {job['cause']} {job['cause_id']}")
+    times = [("created", "created_at"), ("due", "not_before"), ("started", "started_at"), ("finished", "finished_at")]
+    yield _line("times", ", ".join(f"{name} {local(job[key])}" for name, key in times if job[key]))
+    if job["deadline"]:
+        yield _line("deadline", local(job["deadline"]))
+    yield _line("arguments", json.dumps(job["args"], ensure_ascii=False))
+    if job["progress"]:
+        yield _line("progress", json.dumps(job["progress"], ensure_ascii=False))
+    if job["state"] == "succeeded":
+        yield _line("result", json.dumps(job["result"], ensure_ascii=False))
+    for _, lines in sorted([*_attempts(job), *_interventions(job)], key=lambda told: told[0]):
+        yield Text()
+        yield from lines
+
+
+def _attempts(job: Json) -> Iterator[tuple[datetime, list[Text]]]:
+    for attempt in job["history"]:
+        head = f"attempt {attempt['number']}: {attempt['outcome']}"
+        version = f", version {attempt['version']}" if attempt["version"] else ""
+        when = f"  {local(attempt['started_at'])}, {took(attempt, 'started_at')}{version}"
+        lines = [Text.assemble((head, "bold"), when)]
+        if error := attempt["error"]:
+            lines.append(Text(f"  {error['code']}: {_said(error)}", "red"))
+            facts = {k: v for k, v in error.items() if k not in ("code", "detail", "type", "traceback")}
+            if facts:
+                lines.append(Text(f"  {json.dumps(facts, ensure_ascii=False)}"))
+            lines += [Text(f"  {line}", "dim") for line in (error.get("traceback") or "").splitlines()]
+        yield _time(attempt["finished_at"]), lines
+
+
+def _interventions(job: Json) -> Iterator[tuple[datetime, list[Text]]]:
+    for act in job["interventions"]:
+        lines = [Text.assemble((f"{act['act']} by {act['by']}", "bold"), f"  {local(act['at'])}")]
+        reason = f": {act['reason']['code']}: {_said(act['reason'])}" if act["reason"] else ""
+        lines.append(Text(f"  it was {act['state']} after {act['attempt']} attempts{reason}"))
+        if act["args"] is not None:
+            lines.append(Text(f"  its arguments were {json.dumps(act['args'], ensure_ascii=False)}"))
+        yield _time(act["at"]), lines
+
+
+def _line(name: str, value: str) -> Text:
+    return Text.assemble((f"{name:<10}", "dim"), value)
+
+
+def _said(reason: Json | None) -> str:
+    return str((reason or {}).get("detail", ""))
+
+
+def _time(moment: str) -> datetime:
+    return datetime.fromisoformat(moment)
+
+
+# Moving
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Retry or cancel: of the jobs named, or of all that a filter matches after it was shown how many these are."""
+
+    folder: Path
+    move_name: str
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+    def move(
+        self,
+        ids: list[str],
+        wanted: Filter,
+        *,
+        everything: bool,
+        args: str | None = None,
+        per_second: float | None = None,
+    ) -> None:
+        """Raises BadInput, CommandError when some could not be moved, and what the client raises."""
+        if bool(ids) == bool(wanted.values or everything):
+            raise BadInput("name jobs, or say which by options (--all: every one), and not both")
+        if ids and self.dry_run:
+            raise BadInput("--dry-run counts what options match: leave the ids out")
+        if args is not None and len(ids) != 1:
+            raise BadInput("--args is for one job that is named")
+        if per_second is not None and not 0 < per_second <= 1000:
+            raise BadInput("--per-second is more than 0 and at most 1000")
+        state = wanted.values.get("state")
+        if state is not None and state not in MOVABLE[self.move_name]:
+            allowed = " and ".join(MOVABLE[self.move_name])
+            raise BadInput(f"--job-state {state}: only {allowed} jobs can be {DONE[self.move_name]}")
+        named, edited = [_id(each, "job") for each in ids], None if args is None else _arguments(args)
+        with place.client(self.folder) as client:
+            if named:
+                self._move_named(client, named, edited)
+            else:
+                self._move_matching(client, wanted.values, per_second)
+
+    def _move_named(self, client: Client, ids: list[str], args: Json | None) -> None:
+        moved, refused = [], {}
+        for job in ids:
+            try:
+                moved.append(client.cancel_job(job) if self.move_name == "cancel" else client.retry_job(job, args))
+            except ProblemError as error:
+                if len(ids) == 1:
+                    raise
+                refused[job] = error.detail or error.title
+        self._say({"moved": [job["id"] for job in moved], "refused": refused}, f"{len(moved)} {DONE[self.move_name]}")
+        if refused:
+            job, why = next(iter(refused.items()))
+            raise CommandError(f"{len(refused)} of {len(ids)} jobs were not {DONE[self.move_name]}. {job}: {why}")
+
+    def _move_matching(self, client: Client, wanted: Json, per_second: float | None) -> None:
+        counted = self._ask(client, wanted, dry_run=True)
+        kinds = ", ".join(f"{jobs} {kind}" for kind, jobs in counted["by_kind"].items())
+        said = f"{counted['jobs']} jobs match" + (f": {kinds}" if kinds else "")
+        if self.dry_run or not counted["jobs"]:
+            self._say({"dry_run": self.dry_run, "matched": counted["jobs"], "by_kind": counted["by_kind"]}, said)
+            self._check(counted["unreachable"])
+            return
+        if not self.yes:
+            self._confirm(said)
+        moved, unreachable, answer = 0, set[str](), Json(more=True, until=None)
+        while answer["more"] and moved < counted["jobs"]:  # what fails again meanwhile matches again
+            spread = {"per_second": per_second, "not_before": answer["until"]} if self.move_name == "retry" else {}
+            answer = self._ask(client, wanted, dry_run=False, **spread)
+            moved += answer["jobs"]
+            unreachable |= set(answer["unreachable"])
+        until = f", the last of them due at {local(answer['until'])}" if answer["until"] else ""
+        self._say({"moved": moved, "until": answer["until"]}, f"{moved} jobs {DONE[self.move_name]}{until}")
+        self._check(sorted(unreachable))
+
+    def _ask(self, client: Client, wanted: Json, **more: Any) -> Json:
+        move = client.cancel_jobs if self.move_name == "cancel" else client.retry_jobs
+        return move(wanted, **more)
+
+    def _confirm(self, said: str) -> None:
+        if self.as_json or not sys.stdin.isatty():
+            raise BadInput(f"{said}. They will be {DONE[self.move_name]} with --yes")
+        if not typer.confirm(f"{said}. {DONE[self.move_name].capitalize()}?", err=True):
+            raise CommandError("nothing was done")
+
+    def _say(self, facts: Json, line: str) -> None:
+        print(json.dumps(facts) if self.as_json else line)
+
+    def _check(self, unreachable: list[str]) -> None:
+        if unreachable:
+            raise CommandError(f"{', '.join(unreachable)} could not be asked: jobs there are as they were")
+
+
+def _arguments(text: str) -> Json:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"--args is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput('--args is a JSON object, such as {"name": "value"}')
+    return found

@@ -1,0 +1,99 @@
+"""`millrace jobs …`: the commands and their options; the work is in `jobs`."""
+
+from typing import Annotated
+
+import typer
+
+from clients.cli.options import JsonOption, StateOption, folder
+
+app = typer.Typer(help="Jobs of all services.", rich_markup_mode=None)
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Ids of jobs.", show_default=False)]
+Run = Annotated[str | None, typer.Option("--run", help="Of one run.")]
+JobState = Annotated[str | None, typer.Option("--job-state", help="queued, running, succeeded, failed or cancelled.")]
+Kind = Annotated[str | None, typer.Option("--kind", help="Of one kind, such as reports.report.render.")]
+Error = Annotated[str | None, typer.Option("--error", help="With this in their reason.")]
+Since = Annotated[str | None, typer.Option("--since", help="Created since: a date, a time, or 30m, 12h, 7d ago.")]
+Until = Annotated[str | None, typer.Option("--until", help="Created before.")]
+All = Annotated[bool, typer.Option("--all", help="All of the workspace, without another filter.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count only.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@app.command("list")
+def list_(
+    run: Run = None,
+    job_state: JobState = None,
+    kind: Kind = None,
+    error: Error = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+) -> None:
+    """List jobs, the newest first."""
+    from clients.cli import jobs
+
+    wanted = jobs.Filter.of(run=run, state=job_state, kind=kind, error=error, since=since, until=until)
+    jobs.list_jobs(folder(state), wanted, limit, as_json=as_json)
+
+
+@app.command()
+def show(
+    job: Annotated[str, typer.Argument(help="A job's id.")], as_json: JsonOption = False, state: StateOption = None
+) -> None:
+    """Show one job: what it is, how it stands, why, every attempt, and what was done to it."""
+    from clients.cli import jobs
+
+    jobs.show_job(folder(state), job, as_json=as_json)
+
+
+@app.command()
+def retry(
+    ids: Ids = None,
+    run: Run = None,
+    job_state: JobState = None,
+    kind: Kind = None,
+    error: Error = None,
+    since: Since = None,
+    until: Until = None,
+    all_: All = False,
+    args: Annotated[str | None, typer.Option("--args", help="Other arguments for one job, as JSON.")] = None,
+    per_second: Annotated[
+        float, typer.Option("--per-second", help="Of what a filter matches, so many become due a second.")
+    ] = 50.0,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+) -> None:
+    """Drive failed and cancelled jobs again: those named, or all that the options match."""
+    from clients.cli import jobs
+
+    wanted = jobs.Filter.of(run=run, state=job_state, kind=kind, error=error, since=since, until=until)
+    moving = jobs.Moving(folder(state), "retry", dry_run=dry_run, yes=yes, as_json=as_json)
+    moving.move(ids or [], wanted, everything=all_, args=args, per_second=per_second)
+
+
+@app.command()
+def cancel(
+    ids: Ids = None,
+    run: Run = None,
+    job_state: JobState = None,
+    kind: Kind = None,
+    error: Error = None,
+    since: Since = None,
+    until: Until = None,
+    all_: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+) -> None:
+    """Call waiting and running jobs off: those named, or all that the options match."""
+    from clients.cli import jobs
+
+    wanted = jobs.Filter.of(run=run, state=job_state, kind=kind, error=error, since=since, until=until)
+    moving = jobs.Moving(folder(state), "cancel", dry_run=dry_run, yes=yes, as_json=as_json)
+    moving.move(ids or [], wanted, everything=all_)

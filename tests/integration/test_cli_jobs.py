@@ -1,0 +1,177 @@
+"""`millrace jobs …` against a real gateway."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clients.cli import run
+from clients.client import Client
+from services.api.jobs import RunCanary
+from services.api.tasks import tasks
+from shared import ids
+from shared.db import Database
+from shared.ledger.attempts import Attempt
+from shared.ledger.tasks import Tasks
+from shared.testing.ledger import jobs, run_due
+from tests.integration.api_service import front_door, serving, workspace_and_key
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+def fall_over(attempt: Attempt, args: RunCanary) -> None:
+    raise RuntimeError(f"{args.text} fell over")
+
+
+FAILING = Tasks()
+FAILING.job(RunCanary)(fall_over)
+
+
+@pytest.fixture
+def database(service_database: Callable[[str], Database]) -> Database:
+    return service_database("api")
+
+
+@pytest.fixture
+def client(
+    database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Client]:
+    environment("api")
+    with front_door(monkeypatch, tmp_path) as door, serving(door.app) as url:
+        _, key = workspace_and_key(door)
+        monkeypatch.setenv("MILLRACE_URL", url)
+        monkeypatch.setenv("MILLRACE_KEY", key)
+        with Client(url, key) as client:
+            yield client
+
+
+@pytest.fixture
+def say(client: Client, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Runs `millrace jobs …`; answers its exit code and what it said on both streams."""
+
+    def say(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        return run(["jobs", *arguments]), *capsys.readouterr()
+
+    return say
+
+
+def owe(client: Client, *texts: str) -> list[str]:
+    made = client.create_jobs([{"kind": RunCanary.kind, "args": {"text": text}} for text in texts])
+    owed: list[str] = made["jobs"]
+    return owed
+
+
+def states(database: Database) -> list[str]:
+    return [job["state"] for job in jobs(database, kind=RunCanary.kind)]
+
+
+def test_a_dead_letter_is_told_so_that_a_person_can_read_it(client: Client, database: Database, say: Say) -> None:
+    [job] = owe(client, "bird")
+    run_due(database, FAILING)
+    assert say("retry", job) == (0, "1 driven again\n", "")
+    code, out, _ = say("show", job)
+    assert code == 0
+    assert "state     queued" in out
+    assert 'arguments {"text": "bird"}' in out
+    assert "attempt 8: failed" in out
+    assert "version 0.1.0" in out
+    assert "attempt.error: RuntimeError: bird fell over" in out
+    assert "in fall_over" in out, "the traceback"
+    assert "redriven by key:mr_" in out
+    assert "it was failed after 8 attempts: attempt.error: RuntimeError: bird fell over" in out
+    code, out, _ = say("show", job, "--json")
+    assert json.loads(out)["history"][7]["outcome"] == "failed"
+
+
+def test_jobs_are_cancelled_and_driven_again_by_id(client: Client, database: Database, say: Say) -> None:
+    first, second = owe(client, "a", "b")
+    code, out, _ = say("cancel", first, second, "--json")
+    assert (code, json.loads(out)) == (0, {"moved": [first, second], "refused": {}})
+    code, out, err = say("cancel", first)
+    assert (code, out) == (2, "")
+    assert "The job is cancelled: only queued and running jobs can be cancelled" in err
+    assert say("retry", first, "--args", '{"text": "c"}')[0] == 0
+    code, out, err = say("retry", first, second)
+    assert (code, out) == (1, "1 driven again\n")
+    assert f"1 of 2 jobs were not driven again. {first}: The job is queued" in err
+    run_due(database, tasks)
+    assert [job["result"] for job in jobs(database, kind=RunCanary.kind)] == [{"text": "c"}, {"text": "b"}]
+
+
+def test_what_a_filter_matches_is_counted_first(client: Client, database: Database, say: Say) -> None:
+    owe(client, *"abc")
+    code, out, _ = say("cancel", "--kind", RunCanary.kind, "--dry-run")
+    assert (code, out.splitlines()[0]) == (0, "24 jobs match: 3 api.canary.run, 7 x")
+    assert states(database) == ["queued"] * 3
+    code, out, err = say("cancel", "--kind", RunCanary.kind)
+    assert (code, out) == (2, ""), "nobody is there to be asked"
+    assert "24 jobs match" in err
+    assert "with --yes" in err
+    assert states(database) == ["queued"] * 3
+    assert say("cancel", "--kind", RunCanary.kind, "--yes")[0] == 0
+    assert states(database) == ["cancelled"] * 3
+    code, out, _ = say("retry", "--all", "--yes", "--json", "--per-second", "1000")
+    assert (code, json.loads(out)["moved"]) == (0, 3 + 21)
+    assert states(database) == ["queued"] * 3
+
+
+def test_a_person_is_asked(client: Client, database: Database, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    owe(client, "a")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    assert say("cancel", "--all")[::2] == (1, "millrace: nothing was done\n")
+    assert states(database) == ["queued"]
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
+    assert say("cancel", "--all")[0] == 0
+    assert states(database) == ["cancelled"]
+
+
+def test_jobs_are_listed_by_time_and_error(client: Client, database: Database, say: Say) -> None:
+    owe(client, "a", "b")
+    run_due(database, FAILING)
+    code, out, _ = say("list", "--error", "a fell", "--since", "1h", "--json")
+    assert (code, [job["args"]["text"] for job in map(_detail(client), json.loads(out)["jobs"])]) == (0, ["a"])
+    assert "a fell over" in say("list", "--kind", RunCanary.kind)[1]
+    assert say("list", "--until", "2026-01-01") == (0, "no such jobs\n", "")
+
+
+def _detail(client: Client) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda job: client.job(job["id"])
+
+
+JOB = str(ids.draw())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["show", "../keys"], "'../keys' is no id of a job"),
+        (["show", JOB], "There is no such job"),
+        (["retry", "x"], "'x' is no id of a job"),
+        (["retry"], "name jobs, or say which by options"),
+        (["retry", JOB, "--all"], "and not both"),
+        (["cancel", JOB, "--kind", "x"], "and not both"),
+        (["cancel", JOB, "--dry-run"], "leave the ids out"),
+        (["cancel", JOB], "There is no such job"),
+        (["retry", "--all", "--args", "{}"], "--args is for one job"),
+        (["retry", JOB, "--args", "{"], "--args is no JSON"),
+        (["retry", JOB, "--args", "[]"], "--args is a JSON object"),
+        (["retry", "--all", "--per-second", "0"], "--per-second is more than 0"),
+        (["retry", "--all", "--per-second", "nan"], "--per-second is more than 0"),
+        (["retry", "--job-state", "running"], "only failed and cancelled jobs can be driven again"),
+        (["cancel", "--job-state", "done"], "'done' is none of"),
+        (["list", "--since", "yesterday"], "--since 'yesterday' is neither a time"),
+        (["list", "--since", "999999w"], "is neither a time"),
+        (["list", "--since", "1960-01-01"], "created_from"),
+        (["list", "--run", "x"], "'x' is no id of a run"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(say: Say, arguments: list[str], said: str) -> None:
+    code, out, err = say(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("millrace: ")
+    assert said in err
+    assert err.count("\n") == 1
