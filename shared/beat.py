@@ -1,4 +1,5 @@
-"""Celery Beat's scheduler, ours: the leading Beat of a service dispatches its jobs and looks after its ledger.
+"""Celery Beat's scheduler, ours: the leading Beat of a service fires its schedules, dispatches its jobs and looks
+after its ledger.
 
 Any number of Beats may run. One leads, by a lock that PostgreSQL holds for its connection and gives to the
 next as soon as that connection is gone.
@@ -18,10 +19,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared import telemetry
 from shared.celery import CeleryBroker, Service
-from shared.db import Connection
+from shared.db import Connection, is_outage
 from shared.ledger import leases, partitions
 from shared.ledger.dispatch import Dispatcher, EventPublisher
 from shared.ledger.feed import Follower
+from shared.ledger.firing import Firer
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +34,7 @@ BUSY_SECONDS = 0.02
 """Wait while due jobs wait for room in the broker and claims make it; longer and longer when they do not."""
 BREATH_SECONDS = 0.005
 """Wait after a round that gave something: what comes meanwhile shares the next round's messages."""
-FROZEN_SECONDS = 30
+FROZEN_SECONDS = 10
 """A leader that asks PostgreSQL nothing for so long is frozen, or its machine is gone: another may lead."""
 REAP_SECONDS = 2.0
 HOUSEKEEPING_SECONDS = 3600.0
@@ -75,7 +77,8 @@ class Scheduler(CeleryScheduler):
 
 
 class Leader:
-    """Tries to lead; while it leads, it dispatches, places and publishes events, reaps leases, follows feeds."""
+    """Tries to lead; while it leads, it fires schedules, dispatches jobs, places and publishes events, reaps leases
+    and follows feeds."""
 
     def __init__(self, service: Service, broker: CeleryBroker) -> None:
         self._service = service
@@ -135,6 +138,7 @@ class Leader:
             together={kind: task.args.together for kind, task in self._service.tasks.by_kind.items()},
         )
         self._publisher = EventPublisher(self._service.name, self._broker)
+        self._firer = Firer(self._service.tasks)
         self._follow()
         return 0.0
 
@@ -148,16 +152,26 @@ class Leader:
             self._keep_house(connection)
         if self._is_due("reap", REAP_SECONDS):
             self._reap(connection)
+        fired = self._fire(connection)
         placed = self._publisher.place(connection)
         given = self._give(connection)
-        if placed or given:
+        if placed or given or fired:
             self._pause = BUSY_SECONDS
             self._stopped.wait(BREATH_SECONDS)
         else:
             self._pause = self._next_pause()
-            for _ in connection.notifies(timeout=self._pause, stop_after=1):
+            for _ in connection.notifies(timeout=min(self._pause, self._firer.wait), stop_after=1):
                 pass
         return 0.0
+
+    def _fire(self, connection: Connection) -> int:
+        try:
+            return self._firer.fire(connection)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.exception("schedules not fired")  # whatever it is: jobs are dispatched on
+            return 0
 
     def _next_pause(self) -> float:
         if not self._dispatcher.waiting:

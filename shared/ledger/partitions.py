@@ -9,7 +9,7 @@ from psycopg.rows import scalar_row
 
 from shared import ids
 
-PARTITIONED = {"job": "id", "attempt": "job", "event": "id", "intervention": "job"}
+PARTITIONED = {"job": "id", "attempt": "job", "event": "id", "intervention": "job", "slot": "id"}
 """Tables partitioned by week, and the time-ordered id that they are partitioned by."""
 WEEKS_AHEAD = 4
 _STORAGE = sql.SQL(

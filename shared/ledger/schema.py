@@ -217,6 +217,72 @@ CREATE INDEX job_dead ON job (workspace, id) WHERE state IN ('failed', 'cancelle
 
 -- Schedules
 
+CREATE TABLE schedule (
+  id          uuid        PRIMARY KEY,
+  workspace   uuid        NOT NULL,
+  name        text        NOT NULL,
+  kind        text        NOT NULL,
+  args        jsonb       NOT NULL,
+  cron        text,
+  every_seconds integer   CHECK (every_seconds > 0),
+  at          timestamptz,
+  zone        text        NOT NULL,
+  starts_at   timestamptz,
+  ends_at     timestamptz,
+  anchor      timestamptz NOT NULL,
+  jitter_seconds integer  NOT NULL,
+  misfire     text        NOT NULL CHECK (misfire IN ('skip', 'once', 'all')),
+  grace_seconds integer   NOT NULL,
+  window_seconds integer  NOT NULL,
+  overlap     text        NOT NULL CHECK (overlap IN ('allow', 'skip', 'queue', 'cancel')),
+  state       text        NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'ended', 'broken')),
+  reason      jsonb,
+  next_slot   timestamptz,
+  next_at     timestamptz,
+  waiting     integer     NOT NULL DEFAULT 0,
+  fired       bigint      NOT NULL DEFAULT 0,
+  last_slot   timestamptz,
+  last_job    uuid,
+  moved_at    timestamptz NOT NULL,
+  created_at  timestamptz NOT NULL,
+  updated_at  timestamptz NOT NULL,
+  CHECK (num_nonnulls(cron, every_seconds, at) = 1),
+  CHECK (state <> 'active' OR (next_slot IS NOT NULL AND next_at IS NOT NULL)),
+  UNIQUE (workspace, name)
+) WITH (fillfactor = 70);
+COMMENT ON COLUMN schedule.anchor IS 'What an interval is counted from.';
+COMMENT ON COLUMN schedule.state IS 'ended: nothing comes after. broken: it could not be fired; see reason.';
+COMMENT ON COLUMN schedule.next_slot IS 'The first slot that nothing was decided about.';
+COMMENT ON COLUMN schedule.next_at IS 'When that fires: the slot and its jitter.';
+COMMENT ON COLUMN schedule.waiting IS 'Slots that wait for the job before them (overlap queue, cancel).';
+COMMENT ON COLUMN schedule.moved_at IS 'When next_slot was set. Later than now: the clock was set back.';
+CREATE INDEX schedule_due ON schedule (next_at) WHERE state = 'active';
+CREATE INDEX schedule_waiting ON schedule (id) WHERE waiting > 0;
+
+CREATE TABLE slot (
+  id          uuid        NOT NULL,
+  schedule    uuid        NOT NULL,
+  at          timestamptz NOT NULL,
+  through     timestamptz,
+  slots       integer     DEFAULT 1,
+  due_at      timestamptz NOT NULL,
+  outcome     text        NOT NULL CHECK (outcome IN ('fired', 'waiting', 'skipped')),
+  run         uuid,
+  reason      jsonb,
+  decided_at  timestamptz NOT NULL,
+  PRIMARY KEY (id)
+) PARTITION BY RANGE (id);
+COMMENT ON TABLE slot IS 'What became of each time at which a schedule was to fire. Ages out by the week, as jobs do.';
+COMMENT ON COLUMN slot.id IS 'Derived from the schedule and the time, and the id of the job that it fired.';
+COMMENT ON COLUMN slot.through IS 'Of a row that stands for several slots, skipped for one reason: the last of them.';
+COMMENT ON COLUMN slot.slots IS 'How many slots the row stands for; null: more than were counted.';
+CREATE INDEX slot_schedule ON slot (schedule, id);
+CREATE INDEX slot_waiting ON slot (schedule, id) WHERE outcome = 'waiting';
+CREATE TABLE slot_default PARTITION OF slot DEFAULT;
+
+-- The unfinished jobs of a schedule, for its overlap policy.
+CREATE INDEX job_schedule ON job (cause_id) WHERE cause = 'schedule' AND state IN ('queued', 'running');
+
 -- Storage
 """
 

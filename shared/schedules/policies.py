@@ -64,7 +64,7 @@ def look(plan: Plan, first: Slot, now: datetime) -> Look:
     if plan.due(first) >= late:
         fire, following = _take(plan, first, now)
         return Look(fire, None, following)
-    missed, following = _pass_over(plan, first, late)
+    missed, following = pass_over(plan, first, late)
     fire, following = _take(plan, following, now) if following is not None else ([], None)
     if plan.misfire == "once" and not fire:
         last = plan.timetable.last(first.at - _INSTANT, missed.last)
@@ -86,7 +86,7 @@ def _take(plan: Plan, first: Slot, now: datetime) -> tuple[list[Slot], Slot | No
     return taken, slot
 
 
-def _pass_over(plan: Plan, first: Slot, late: datetime) -> tuple[Missed, Slot | None]:
+def pass_over(plan: Plan, first: Slot, late: datetime) -> tuple[Missed, Slot | None]:
     """The slots from `first` on that were due before `late`, and the one behind them. Each is looked at while they
     are few; else they are jumped over, for there may be one for every second of a week."""
     last, count = first, 1

@@ -17,7 +17,7 @@ from tests.architecture.tree import ROOT
 VERSIONS = [name for name in vars(schema) if re.fullmatch(r"V\d+", name)]
 
 
-TABLES = {"job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention"}
+TABLES = {"job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention", "schedule", "slot"}
 
 
 def migrations(service: str) -> ScriptDirectory:

@@ -17,7 +17,7 @@ from tests.conftest import PASSWORD
 from tests.integration.reports_service import Reports
 from tests.integration.toy.harness import Toy
 
-TABLES = ("job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention")
+TABLES = ("job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention", "schedule", "slot")
 
 
 @pytest.fixture(scope="session", autouse=True)
