@@ -92,8 +92,8 @@ _REFUSED: Final[Json] = {
 
 
 def _is_public(service: str, path: str) -> bool:
-    own_jobs = service != "api" and re.match(r"/v1/jobs\b", path) is not None
-    return path.startswith("/v1/") and path not in INTERNAL and not own_jobs
+    gateways = service != "api" and re.match(r"/v1/(jobs|schedules)\b", path) is not None
+    return path.startswith("/v1/") and path not in INTERNAL and not gateways
 
 
 def _operations(item: Json) -> Json:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from shared import telemetry
 from shared.auth import Verifier
 from shared.db import Database
-from shared.http import metrics, owing, problems, redrive, routes
+from shared.http import metrics, owing, problems, redrive, routes, schedules
 from shared.http.limits import BodyLimit
 from shared.ledger.joint import Joint
 from shared.ledger.tasks import Tasks
@@ -34,7 +34,8 @@ def create_app(
     """The application: `app.state` has service, settings, tasks, database, joint, objects and verifier.
 
     Tokens are verified with the public keys that `api` serves. `jobs=False` leaves out the routes of the
-    service's own jobs: the gateway has its own. Bodies of paths that `streams` names are not bounded here.
+    service's own jobs and schedules: the gateway has its own. Bodies of paths that `streams` names are not bounded
+    here.
     """
 
     @asynccontextmanager
@@ -59,8 +60,8 @@ def create_app(
     problems.install(app)
     metrics.install(app, service)
     app.add_middleware(BodyLimit, streams=streams)
-    own_jobs = (routes.jobs, owing.router, redrive.router) if jobs else ()
-    for router in (routes.router, routes.feed, *own_jobs, *routers):
+    own = (routes.jobs, owing.router, redrive.router, schedules.router) if jobs else ()
+    for router in (routes.router, routes.feed, *own, *routers):
         app.include_router(router)
     _trace(app)
     return app

@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 from psycopg.types.json import Jsonb
 
+from shared import ids
 from shared.db import Connection, Row, Statements, is_outage
 from shared.errors import MillraceError
 from shared.ledger import requests
@@ -109,19 +110,19 @@ class _Deeds:
 
 def fire_due(connection: Connection, tasks: Tasks, now: datetime, limit: int = SCHEDULES_A_ROUND) -> int:
     """Decide about the slots of schedules that are due at `now`; answers how many schedules that were."""
-    ids: list[UUID] = []
+    found: list[UUID] = []
     try:
         with connection.transaction():
             rows = [in_utc(row) for row in connection.execute(_DUE, {"now": now, "limit": limit})]
-            ids = [row["id"] for row in rows]
+            found = [row["id"] for row in rows]
             _decide_all(connection, tasks, rows, now)
     except Exception as error:
-        if is_outage(error) or not ids:
+        if is_outage(error) or not found:
             raise
-        log.exception("schedules are fired one by one", schedules=len(ids))
-        for id in ids:  # one that cannot be written down must not hold up the others
+        log.exception("schedules are fired one by one", schedules=len(found))
+        for id in found:  # one that cannot be written down must not hold up the others
             _fire_alone(connection, tasks, id, now)
-    return len(ids)
+    return len(found)
 
 
 def _fire_alone(connection: Connection, tasks: Tasks, id: UUID, now: datetime) -> None:
@@ -214,7 +215,8 @@ class _Turn:
 
     def _fire(self, slot: Slot) -> None:
         id = job_id(self._row["id"], slot.at)
-        self.deeds.jobs[id], run = fired_job(self._row, self._args, id)
+        run = ids.draw()
+        self.deeds.jobs[id] = fired_job(self._row, self._args, id, run)
         self._unfinished.append(id)
         self._enter(slot, "fired", run=run)
 
@@ -288,8 +290,8 @@ def _release_one(connection: Connection, tasks: Tasks, row: Row, now: datetime) 
         "SELECT id, at FROM slot WHERE schedule = %s AND outcome = 'waiting' ORDER BY id LIMIT 1", (row["id"],)
     ).fetchone()
     if slot is not None:
-        owed, run = fired_job(row, requests.read(tasks, row["kind"], row["args"]), slot["id"])
-        insert(connection, [owed])
+        run = ids.draw()
+        insert(connection, [fired_job(row, requests.read(tasks, row["kind"], row["args"]), slot["id"], run)])
         connection.execute(
             "UPDATE slot SET outcome = 'fired', run = %s, decided_at = %s WHERE id = %s", (run, now, slot["id"])
         )

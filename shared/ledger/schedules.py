@@ -74,17 +74,12 @@ def job_id(schedule: UUID, at: datetime) -> UUID:
     return ids.derive(at, schedule, "slot")
 
 
-def fired_job(row: Row, args: JobArgs, job: UUID) -> tuple[Row, UUID]:
-    """The row of a job that the schedule fires, at the beginning of a new run and a new trace; and the run."""
-    run = ids.draw()
+def fired_job(row: Row, args: JobArgs, job: UUID, run: UUID) -> Row:
+    """The row of a job that the schedule fires, at the beginning of a new run and a new trace."""
     because = Origin(row["workspace"], run, "schedule", row["id"])
-    with (
-        telemetry.detached(),
-        telemetry.span(
-            f"schedule {row['kind']}", workspace=row["workspace"], schedule_id=str(row["id"]), job_id=str(job)
-        ),
-    ):
-        return job_row(args, because, job), run
+    facts: dict[str, Any] = {"workspace": row["workspace"], "schedule_id": str(row["id"]), "job_id": str(job)}
+    with telemetry.detached(), telemetry.span(f"schedule {row['kind']}", **facts):
+        return job_row(args, because, job)
 
 
 # Made and changed by people. All of these run in the caller's transaction.
@@ -157,19 +152,17 @@ def resume(connection: Statements, workspace: UUID, id: UUID) -> Row:
     return row
 
 
-def run_now(connection: Statements, tasks: Tasks, workspace: UUID, id: UUID) -> tuple[UUID, UUID]:
-    """Fire once, at once, whatever its state and its overlap policy; its slots stay as they are. Answers the job and
-    its run. Raises NotFound, KindUnknown, KindPrivate, ArgumentsInvalid."""
-    row = _lock(connection, workspace, id)
-    now, job = clock(connection), ids.draw()
-    owed, run = fired_job(row, requests.read(tasks, row["kind"], row["args"]), job)
+def run_now(connection: Statements, tasks: Tasks, workspace: UUID, id: UUID, job: UUID, run: UUID) -> None:
+    """Fire the job in its run and the request's trace, at once, whatever the schedule's state and overlap policy; its
+    slots stay as they are. Raises NotFound, KindUnknown, KindPrivate, ArgumentsInvalid."""
+    row, now = _lock(connection, workspace, id), clock(connection)
+    args = requests.read(tasks, row["kind"], row["args"])
     reason = {"code": "schedule.run_now", "detail": "Somebody asked for it, besides its times."}
-    write_slots(connection, [slot_row(row["id"], job, now, now, "fired", now, run=run, reason=reason)])
-    insert(connection, [owed])
+    write_slots(connection, [slot_row(id, job, now, now, "fired", now, run=run, reason=reason)])
+    insert(connection, [job_row(args, Origin(workspace, run, "schedule", id), job)])
     connection.execute(
         "UPDATE schedule SET fired = fired + 1, last_slot = %s, last_job = %s WHERE id = %s", (now, job, id)
     )
-    return job, run
 
 
 def delete(connection: Statements, workspace: UUID, id: UUID) -> None:
@@ -259,7 +252,7 @@ _SAVED = (
 
 
 def _columns(tasks: Tasks, wanted: ScheduleRequest, now: datetime) -> Row:
-    args = requests.read(tasks, wanted.kind, wanted.args).model_dump(mode="json")
+    args = requests.read(tasks, wanted.kind, wanted.args).model_dump(mode="json", exclude_unset=True)
     if storable(args) != args or storable(wanted.name) != wanted.name:
         raise Unprocessable("A NUL character or half a character cannot be stored.")
     start = wanted.instant("start")

@@ -41,6 +41,10 @@ def serving(app: FastAPI) -> Iterator[str]:
             thread.join(10)
 
 
+PEERS_SCHEDULE = ids.draw()
+"""The schedule that the services behind the gateway have."""
+
+
 def peer_service() -> FastAPI:
     """A service behind the gateway that tells what reached it."""
     app = FastAPI()
@@ -92,6 +96,27 @@ def peer_service() -> FastAPI:
     @app.get("/v1/jobs")
     def list_jobs():
         return {"items": [], "next": None}
+
+    @app.post("/v1/schedules", status_code=201)
+    @app.put("/v1/schedules/{id}")
+    async def make_schedule(request: Request):
+        return {"got": await request.json()}
+
+    @app.get("/v1/schedules")
+    def list_schedules():
+        return {"items": [], "next": None}
+
+    @app.get("/v1/schedules/{id}")
+    def show_schedule(id: str):
+        return {"id": id} if id == str(PEERS_SCHEDULE) else JSONResponse({"status": 404}, 404)
+
+    @app.post("/v1/schedules/{id}/run", status_code=202)
+    def run_schedule(id: str):
+        return {"job": {"id": str(run), "url": "x"}, "run": {"id": str(run), "url": "y"}}
+
+    @app.delete("/v1/schedules/{id}", status_code=204)
+    def delete_schedule(id: str):
+        return None
 
     @app.get("/v1/runs/{id}/part")
     def part(id: str):

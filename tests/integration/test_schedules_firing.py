@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from shared import telemetry
+from shared import ids, telemetry
 from shared.db import Database, raw
 from shared.ledger import firing, schedules
 from shared.ledger.firing import WAITING_SLOTS
@@ -334,9 +334,9 @@ def test_a_row_that_cannot_be_written_stops_itself_alone(
     bad, good = beat.make(), beat.make()
     real = firing.fired_job
 
-    def spoil(row, args, job):
-        owed, run = real(row, args, job)
-        return (owed | {"queue": None}, run) if row["id"] == bad else (owed, run)
+    def spoil(row, args, job, run):
+        owed = real(row, args, job, run)
+        return owed | {"queue": None} if row["id"] == bad else owed
 
     monkeypatch.setattr(firing, "fired_job", spoil)
     beat.fire(NOON)
@@ -401,8 +401,9 @@ def test_a_time_that_is_over_is_refused(beat: Schedules) -> None:
 
 def test_run_now_fires_besides_the_slots(beat: Schedules, toy: Toy) -> None:
     id = beat.make(overlap="skip")
+    job, run = ids.draw(), ids.draw()
     with toy.database.transaction() as session:
-        job, run = schedules.run_now(raw(session), beat.tasks, toy.workspace, id)
+        schedules.run_now(raw(session), beat.tasks, toy.workspace, id, job, run)
     assert (toy.job(job)["run"], toy.job(job)["cause_id"]) == (run, id)
     assert beat.row(id)["next_slot"] == NOON
     beat.fire(NOON)

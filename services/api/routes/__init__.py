@@ -1,5 +1,14 @@
-"""HTTP routes of `api`: identity, jobs, runs, traces, documentation, and the gateway to the other services."""
+"""HTTP routes of `api`: identity, jobs, schedules, runs, traces, documentation, and the gateway to the others."""
 
-from services.api.routes import docs, gateway, identity, owing, redrive, runs, traces
+from services.api.routes import docs, gateway, identity, owing, redrive, runs, schedules, traces
 
-ROUTERS = [identity.router, owing.router, redrive.router, runs.router, traces.router, docs.router, gateway.router]
+ROUTERS = [
+    identity.router,
+    owing.router,
+    redrive.router,
+    runs.router,
+    schedules.router,
+    traces.router,
+    docs.router,
+    gateway.router,
+]

@@ -25,7 +25,7 @@ async def create_job(
     caller: Writer, request: Request, body: JobRequest, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Owe one job of a public kind. With an Idempotency-Key a repeated request gets the first one's answer."""
-    service = _service_of(body.kind)
+    service = service_of(body.kind)
     if service != "api":
         return await pass_on(service, request, caller)
     answer = await to_thread.run_sync(accept_job, request, caller, body, idempotency_key)
@@ -38,14 +38,14 @@ async def create_jobs(
 ) -> Response:
     """Owe up to 10,000 jobs of one service as one run: all of them or, when one is wrong, none. The answer has
     their ids in order."""
-    service = _service_of(body.jobs[0].kind)  # which refuses the kinds of others
+    service = service_of(body.jobs[0].kind)  # which refuses the kinds of others
     if service != "api":
         return await pass_on(service, request, caller)
     answer = await to_thread.run_sync(accept_batch, request, caller, body, idempotency_key)
     return await _own(request, caller, answer, answer.run.url)
 
 
-def _service_of(kind: str) -> str:
+def service_of(kind: str) -> str:
     """Raises KindUnknown when it begins with no service's name."""
     service = kind.partition(".")[0]
     if service not in SERVICES:
