@@ -138,7 +138,7 @@ class Leader:
             together={kind: task.args.together for kind, task in self._service.tasks.by_kind.items()},
         )
         self._publisher = EventPublisher(self._service.name, self._broker)
-        self._firer = Firer(self._service.tasks)
+        self._firer = Firer(self._service.database, self._service.tasks)
         self._follow()
         return 0.0
 

@@ -14,15 +14,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
 from shared import ids
-from shared.db import Connection, Row, Statements, is_outage
+from shared.db import Connection, Database, Row, Statements, is_outage, raw
 from shared.errors import MillraceError
 from shared.ledger import requests
 from shared.ledger.enqueue import insert
 from shared.ledger.messages import JobArgs
+from shared.ledger.redrive import cancelling
 from shared.ledger.schedules import dumps, fired_job, in_utc, job_id, missed_row, place, plan_of, slot_row, write_slots
 from shared.ledger.tasks import Tasks
 from shared.ledger.values import storable, text_of
@@ -46,7 +48,8 @@ SET_BACK = timedelta(seconds=1)
 class Firer:
     """Looks when it is time to; one cheap query a look."""
 
-    def __init__(self, tasks: Tasks, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database, tasks: Tasks, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
         self._tasks = tasks
         self._monotonic = monotonic
         self._latest: datetime | None = None
@@ -69,7 +72,8 @@ class Firer:
         self._latest = now
         is_due = due is not None and due <= now
         fired = fire_due(connection, self._tasks, now) if is_due else 0
-        fired += release(connection, self._tasks, now) if found["waiting"] else 0
+        if found["waiting"]:
+            fired += make_way(self._database, connection, self._tasks) + release(connection, self._tasks, now)
         if fired:
             self._look_at = 0.0
         elif is_due:  # somebody changes it at this moment
@@ -265,6 +269,30 @@ UPDATE schedule SET state = moved.state, next_slot = moved.next_slot, next_at = 
 FROM jsonb_to_recordset(%s) AS moved (id uuid, state text, next_slot timestamptz, next_at timestamptz,
   moved_at timestamptz, more integer, last_slot timestamptz, last_job uuid)
 WHERE schedule.id = moved.id"""
+
+
+def make_way(database: Database, connection: Connection, tasks: Tasks) -> int:
+    """Call off the jobs that stand in the way of a newer fire (overlap `cancel`); answers how many.
+
+    Not in the transaction in which that fire began to wait: what the end of a job means to its service is written in
+    one of its own. Dying in between leaves it waiting, and the next look comes here.
+    """
+    moved = 0
+    for row in connection.execute(_IN_THE_WAY).fetchall():
+        call_off = cancelling(tasks, row["workspace"], f"its schedule {row['name']}, whose next fire takes its place")
+        try:
+            with database.transaction() as session:
+                raw(session).execute("SET LOCAL lock_timeout = '1s'")
+                moved += len(call_off.make(session, [row["job"]], 0))
+        except psycopg.errors.LockNotAvailable:
+            log.info("a job that ends by itself at this moment is not called off", job=str(row["job"]))
+    return moved
+
+
+_IN_THE_WAY = """
+SELECT schedule.name, schedule.workspace, job.id AS job FROM schedule JOIN job ON job.cause_id = schedule.id
+WHERE waiting > 0 AND overlap = 'cancel' AND schedule.state IN ('active', 'ended')
+  AND cause = 'schedule' AND job.state IN ('queued', 'running') LIMIT 200"""
 
 
 def release(connection: Connection, tasks: Tasks, now: datetime, limit: int = SCHEDULES_A_ROUND) -> int:

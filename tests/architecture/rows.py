@@ -12,7 +12,9 @@ from shared.testing.objects import put
 
 Ids = dict[str, str]
 """Id by the part of the path that stands before it."""
-AT = "2026-11-22T09:00:00Z"
+AT, FAR = "2026-11-22T09:00:00Z", "2199-01-01T00:00:00Z"
+BODIES = {("PUT", "/v1/schedules/{id}"): {"name": "walked", "kind": "api.x.y", "cron": "0 0 1 1 *"}}
+"""What routes need to be told before they look for the row."""
 
 
 def make(service: str, database: Database, client: TestClient, workspace: UUID) -> Ids:
@@ -21,7 +23,14 @@ def make(service: str, database: Database, client: TestClient, workspace: UUID) 
     _insert(database, "job", id=job, kind=f"{service}.x.y", queue=f"{service}.jobs", priority=5, args=Jsonb({}),
             workspace=workspace, run=run, cause="request", cause_id=run, max_attempts=1, not_before=AT,
             created_at=AT)  # fmt: skip
-    return {"runs": str(run), "jobs": str(job)} | OWN[service](database, client, workspace, run)
+    schedule = ids.draw()
+    _insert(database, "schedule", id=schedule, workspace=workspace, name="walked", kind=f"{service}.x.y",
+            args=Jsonb({}), cron="0 0 1 1 *", zone="UTC", anchor=AT, jitter_seconds=0, misfire="once", grace_seconds=60,
+            window_seconds=0, overlap="allow", next_slot=FAR, next_at=FAR, moved_at=AT, created_at=AT,
+            updated_at=AT)  # fmt: skip
+    return {"runs": str(run), "jobs": str(job), "schedules": str(schedule)} | OWN[service](
+        database, client, workspace, run
+    )
 
 
 def _api(database: Database, client: TestClient, workspace: UUID, run: UUID) -> Ids:

@@ -12,7 +12,6 @@ import pytest
 from shared import ids, telemetry
 from shared.db import Database, raw
 from shared.ledger import firing, schedules
-from shared.ledger.firing import WAITING_SLOTS
 from shared.ledger.requests import KindPrivate
 from shared.ledger.schedules import NeverFires, NotRunnable, job_id
 from shared.ledger.tasks import Tasks
@@ -237,73 +236,6 @@ def test_a_backlog_of_slots_is_worked_off_in_parts(beat: Schedules) -> None:
     assert len(beat.jobs(id)) == 1201 > 2 * SLOTS_A_LOOK
 
 
-# Overlap
-
-
-def test_allow_runs_them_beside_each_other(beat: Schedules) -> None:
-    id = beat.make()
-    beat.fire(NOON)
-    beat.fire(NOON + MINUTE)
-    assert [job["state"] for job in beat.jobs(id)] == ["queued", "queued"]
-
-
-def test_skip_leaves_out_what_comes_while_a_job_is_unfinished(beat: Schedules, toy: Toy) -> None:
-    id = beat.make(overlap="skip")
-    beat.fire(NOON)
-    beat.fire(NOON + MINUTE)
-    [_, skipped] = beat.slots(id)
-    assert (skipped["outcome"], skipped["reason"]["code"]) == ("skipped", "schedule.overlap")
-    assert skipped["reason"]["jobs"] == [str(job_id(id, NOON))]
-    toy.run_out(beat.tasks, job_id(id, NOON))
-    beat.fire(NOON + 2 * MINUTE)
-    assert beat.minutes(id) == [0, 2]
-
-
-def test_skip_fires_one_of_several_that_are_due_at_once(beat: Schedules) -> None:
-    id = beat.make(cron="* * * * * *", overlap="skip")
-    beat.fire(NOON + 5 * SECOND)
-    assert beat.outcomes(id) == ["fired", *["skipped"] * 5]
-
-
-def test_queue_fires_one_behind_the_other(beat: Schedules, toy: Toy) -> None:
-    id = beat.make(overlap="queue")
-    for minute in range(3):
-        beat.fire(NOON + minute * MINUTE)
-    assert beat.outcomes(id) == ["fired", "waiting", "waiting"]
-    assert beat.row(id)["waiting"] == 2
-    for minute in range(3):
-        jobs = beat.jobs(id)
-        assert [job["id"] for job in jobs][-1] == job_id(id, NOON + minute * MINUTE)
-        run_asked(toy, beat, jobs[-1]["id"])
-        beat.fire(NOON + 3 * MINUTE - SECOND)
-    assert beat.minutes(id) == [0, 1, 2]
-    assert (beat.row(id)["waiting"], beat.row(id)["fired"]) == (0, 3)
-
-
-def test_the_queue_of_a_schedule_is_bounded(beat: Schedules) -> None:
-    id = beat.make(cron="* * * * * *", overlap="queue")
-    beat.fire(NOON + 59 * SECOND)
-    beat.fire(NOON + 110 * SECOND)
-    assert Counter(beat.outcomes(id)) == {"fired": 1, "waiting": WAITING_SLOTS, "skipped": 10}
-    assert beat.slots(id)[-1]["reason"]["code"] == "schedule.queue_full"
-
-
-def test_what_waits_fires_also_when_the_schedule_has_ended(beat: Schedules, toy: Toy) -> None:
-    id = beat.make(overlap="queue", end="2026-06-01T12:01:30Z")
-    beat.fire(NOON)
-    beat.fire(NOON + MINUTE)
-    assert (beat.row(id)["state"], beat.row(id)["waiting"]) == ("ended", 1)
-    run_asked(toy, beat, job_id(id, NOON))
-    beat.fire(NOON + 5 * MINUTE)
-    assert beat.minutes(id) == [0, 1]
-
-
-def run_asked(toy: Toy, beat: Schedules, job: UUID) -> None:
-    toy.hurry()
-    toy.run(beat.tasks, job, kind=Asked.kind)
-    assert toy.job(job)["state"] == "succeeded"
-
-
 # Rows that cannot be fired
 
 
@@ -350,7 +282,7 @@ def test_a_kind_that_an_older_beat_does_not_know_goes_on_with_the_newer_one(beat
     Schedules(toy, Tasks()).fire(NOON)
     assert beat.row(id)["state"] == "broken"
     with toy.connect() as connection:
-        firing.Firer(beat.tasks).fire(connection)  # what a leader does first
+        firing.Firer(toy.database, beat.tasks).fire(connection)  # what a leader does first
     assert beat.row(id)["state"] == "active"
 
 

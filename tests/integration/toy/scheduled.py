@@ -47,9 +47,20 @@ class Schedules:
         """All that a leading Beat does when its clock shows `now`; answers how many schedules it worked on."""
         with self._connected(connection) as given:
             fired = 0
-            while more := firing.fire_due(given, self.tasks, now) + firing.release(given, self.tasks, now):
+            while more := self._once(given, now):
                 fired += more
             return fired
+
+    def _once(self, connection: Connection, now: datetime) -> int:
+        fired = firing.fire_due(connection, self.tasks, now)
+        fired += firing.make_way(self.toy.database, connection, self.tasks)
+        return fired + firing.release(connection, self.tasks, now)
+
+    def run(self, job: UUID) -> None:
+        """A worker runs the job to its end."""
+        self.toy.hurry()
+        self.toy.run(self.tasks, job, kind=Asked.kind)
+        assert self.toy.job(job)["state"] == "succeeded"
 
     def row(self, id: UUID) -> Row:
         [row] = self.toy.execute("SELECT * FROM schedule WHERE id = %s", id)
