@@ -8,10 +8,10 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint lock clean
+.PHONY: help setup up test lint bench-jobs lock clean
 
 help: ## Show the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## Make the virtual environment and install the locked dependencies.
 
@@ -27,11 +27,14 @@ lint: setup ## Style, types and boundaries.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench-jobs: setup $(VENV)-bench/.installed ## Jobs a second, latency, CPU, beside seven task queues: make bench-jobs ARGS=--json.
+	@exec $(BIN)/python -m bench.jobs $(ARGS)
+
 lock: $(VENV)/.uv ## Write the lock files anew, with the newest versions that fit.
 	PATH="$(abspath $(BIN)):$$PATH" requirements/compile --upgrade
 
 clean: ## Remove the virtual environment and caches; the stack's data in .millrace stays.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Done again only when a lock, or what the package declares, changes.
@@ -39,6 +42,13 @@ $(VENV)/.installed: requirements/dev.lock pyproject.toml $(VENV)/.uv
 	@echo "installing the locked dependencies"
 	@$(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/dev.lock
 	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The peers that benchmarks compare with, apart from what the product runs on.
+$(VENV)-bench/.installed: requirements/bench.lock $(VENV)/.uv
+	@echo "installing the locked peers"
+	@$(BIN)/python -m venv $(VENV)-bench
+	@VIRTUAL_ENV=$(abspath $(VENV)-bench) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/bench.lock
 	@touch $@
 
 $(VENV)/.uv: requirements/bootstrap.lock | $(VENV)/bin/python

@@ -1,45 +1,66 @@
-"""`python -m bench.jobs`: one run on one machine, ours and each peer in turn, several rounds."""
+"""One run on one machine: ours and each peer in turn, several rounds. PostgreSQL and Valkey come with each."""
 
 import argparse
+import signal
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from bench.jobs import report
-from bench.jobs.cases import CASES, Run
+from bench.jobs.cases import KINDS, Figures, Run, accept, complete, idle, start
 from bench.jobs.contenders import CONTENDERS, OURS, PEERS_PYTHON
-from bench.jobs.stand import BenchError, standing
+from bench.jobs.full_ledger import full_ledger
+from bench.jobs.stand import BenchError, Stand, standing
+from bench.jobs.statements import statements
 from infra.local.errors import StackError
 
+CASES: Final[dict[str, Callable[[Stand, Run], Figures]]] = {
+    case.__name__: case for case in (complete, idle, start, accept, statements, full_ledger)
+}
+ONCE: Final = ("statements", "full_ledger")
+"""In the first round alone: the one counts, the other takes minutes."""
 
-def main() -> int:
-    """Exit codes: 0 measured, 1 ours could not be measured, 2 bad input or no peers installed."""
-    options = argparse.ArgumentParser(prog="bench jobs", description=__doc__)
-    options.add_argument("--only", default=",".join(CONTENDERS), help=f"of {', '.join(CONTENDERS)}")
-    options.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--scale", type=float, default=1.0, help="of the number of jobs and of the seconds")
-    options.add_argument("--json", action="store_true", help="no table; the last line is one JSON object")
-    given = options.parse_args()
-    names, cases = given.only.split(","), given.cases.split(",")
-    if unknown := [*(set(names) - set(CONTENDERS)), *(set(cases) - set(CASES))]:
-        return _refuse(f"there is no {', '.join(unknown)}")
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 measured, 1 ours could not be measured, 2 bad input, or the peers are not installed."""
+    given = _options().parse_args(arguments)
+    names, kinds = given.only.split(","), given.kinds.split(",")
+    cases = given.cases.split(",") + (["full_ledger"] if given.full_ledger else [])
+    if unknown := {*names} - {*CONTENDERS} | {*cases} - {*CASES} | {*kinds} - {*KINDS}:
+        return _refuse(f"there is no {', '.join(sorted(unknown))}")
     if given.rounds < 1 or not 0 < given.scale <= 10:
         return _refuse("at least one round, and a scale above 0 and at most 10")
-    if set(names) - {OURS} and not PEERS_PYTHON.exists():
+    if {*names} - {OURS} and not PEERS_PYTHON.exists():
         return _refuse("the peers are not installed: `make bench-jobs` installs them in .venv-bench")
-    found = report.Report(names)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    found = report.Report(names, rounds=given.rounds, scale=given.scale)
     for number in range(given.rounds):
         for name in names:
             _say(f"round {number + 1} of {given.rounds}: {CONTENDERS[name].label}")
-            _measure(name, cases, given.scale, found)
+            wanted = [case for case in cases if number == 0 or case not in ONCE]
+            _measure(name, wanted, partial(Run, given.scale, tuple(kinds)), found)
     print(found.as_json() if given.json else found.as_text())
     return 1 if found.failed(OURS) else 0
 
 
-def _measure(name: str, cases: list[str], scale: float, found: report.Report) -> None:
+def _options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="millrace bench jobs", description=__doc__)
+    options.add_argument("--only", default=",".join(CONTENDERS), help=f"of {', '.join(CONTENDERS)}")
+    options.add_argument("--cases", default="complete,idle,start,accept,statements", help=f"of {', '.join(CASES)}")
+    options.add_argument("--kinds", default=",".join(KINDS), help=f"of ours, of {', '.join(KINDS)}")
+    options.add_argument("--full-ledger", action="store_true", help="also with a million finished jobs; minutes")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--scale", type=float, default=1.0, help="of the number of jobs and of the seconds")
+    options.add_argument("--json", action="store_true", help="one JSON object as the last line, in place of tables")
+    return options
+
+
+def _measure(name: str, cases: list[str], begin: Callable[[], Run], found: report.Report) -> None:
     try:
         with standing(CONTENDERS[name]) as stand:
             for case in cases:
-                run = Run(scale)
+                run = begin()
                 try:
                     figures = CASES[case](stand, run)
                 finally:
@@ -61,4 +82,8 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        _say("bench jobs: interrupted")
+        sys.exit(130)

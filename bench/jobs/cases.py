@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +23,6 @@ START_RATE = 50.0
 """Jobs a second."""
 KINDS = {"noop": "noop", "event": "tell", "transaction": "write"}
 """Ours alone has the last two: a job that states an event with one subscriber, one with a transaction of its own."""
-SERVERS_AND_WORKERS = ("worker", "beat", "broker", "postgres")
 BATCH_JOBS = 1_000
 SETTLE_SECONDS = 2.0
 
@@ -34,6 +33,8 @@ class Run:
 
     scale: float = 1.0
     """Of the number of jobs and of the seconds."""
+    kinds: tuple[str, ...] = tuple(KINDS)
+    """Those of KINDS that are measured of ours."""
     windows: list[dict[str, float]] = field(default_factory=list)
 
     @contextmanager
@@ -42,6 +43,10 @@ class Run:
         yield
         self.windows.append(window.close())
 
+    def kinds_of(self, stand: Stand) -> dict[str, str]:
+        """What the contender can do of it: name, and what its producer calls it."""
+        return {name: KINDS[name] for name in self.kinds if stand.contender.ours or name == "noop"}
+
     def seconds(self, full: float) -> float:
         return max(1.0, full * self.scale)
 
@@ -49,7 +54,7 @@ class Run:
 def complete(stand: Stand, run: Run) -> Figures:
     """Throughput of jobs that wait (`drain`), and with the producer beside (`end_to_end`), by kind."""
     found: Figures = {}
-    for name, kind in KINDS.items() if stand.contender.ours else [("noop", "noop")]:
+    for name, kind in run.kinds_of(stand).items():
         count = max(50, int(stand.contender.jobs * run.scale / (1 if name == "noop" else 2)))
         figures = _complete(stand, run, kind, count)
         found |= {f"{name}.{measure}": value for measure, value in figures.items()}
@@ -57,35 +62,54 @@ def complete(stand: Stand, run: Run) -> Figures:
 
 
 def _complete(stand: Stand, run: Run, kind: str, count: int) -> Figures:
+    drained = drain(stand, run, kind, count, of_the_first=count)
     stand.start_workers()
-    stand.ready(BENCH_KIND=kind)  # how long such jobs take is known from here on
-    stand.stop_workers()
-    with run.phase():
-        queued = stand.produce(count, BENCH_KIND=kind)
-    enqueued = count / _seconds(queued["began_ns"], queued["ended_ns"])
-    with run.phase():
-        stand.start_workers()
-        ended = _wait_for(stand, kind, count, queued["began_ns"])
     stand.ready(BENCH_KIND=kind)
     before = stand.usage()
     with run.phase():
         produced = stand.produce(count, BENCH_KIND=kind)
-        together_ended = _wait_for(stand, kind, count, produced["began_ns"])
+        ended_ns = wait_for(stand, kind, count, produced["began_ns"])[-1]
     after = stand.usage()
     stand.stop_workers()
-    jobs = count * _jobs_each(kind)
+    jobs = count * jobs_each(kind)
     used = {role: (after[role] - before[role]) * 1000 / jobs for role in before}
     return {
-        "enqueue_per_s": enqueued,
-        "drain_per_s": ended.drain_per_s,
-        "end_to_end_per_s": jobs / _seconds(produced["began_ns"], together_ended.at_ns),
+        "end_to_end_per_s": jobs / _seconds(produced["began_ns"], ended_ns),
+        "drain_per_s": drained.per_s,
+        "enqueue_per_s": drained.enqueued_per_s,
         "cpu_s_per_1000": sum(used.values()),
         "producer_cpu_s_per_1000": produced["cpu_s"] * 1000 / jobs,
         **{f"{role}_cpu_s_per_1000": value for role, value in used.items()},
     }
 
 
-def _jobs_each(kind: str) -> int:
+@dataclass(frozen=True)
+class Drained:
+    enqueued_per_s: float
+    """By one producer, while nothing else ran."""
+    per_s: float
+    """Jobs done a second, without the twentieth part that was done first: starting up is left out."""
+
+
+def drain(stand: Stand, run: Run, kind: str, count: int, *, of_the_first: int) -> Drained:
+    """`count` jobs wait before the workers start. Of these, the first so many that are done count."""
+    stand.start_workers()
+    stand.ready(BENCH_KIND=kind)  # how long such jobs take is known from here on
+    stand.stop_workers()
+    with run.phase():
+        queued = stand.produce(count, BENCH_KIND=kind)
+    with run.phase():
+        stand.start_workers()
+        times = wait_for(stand, kind, count, queued["began_ns"])
+    stand.stop_workers()
+    last = of_the_first * jobs_each(kind)
+    first = last // 20
+    return Drained(
+        count / _seconds(queued["began_ns"], queued["ended_ns"]), (last - first) / _seconds(times[first], times[last])
+    )
+
+
+def jobs_each(kind: str) -> int:
     return 2 if kind == "tell" else 1
 
 
@@ -93,28 +117,20 @@ def _seconds(began_ns: int, ended_ns: int) -> float:
     return (ended_ns - began_ns) / 1e9
 
 
-@dataclass(frozen=True)
-class Ended:
-    """When all were done, and how many a second were done from the twentieth part on: starting up is left out."""
-
-    at_ns: int
-    drain_per_s: float
-
-
-def _wait_for(stand: Stand, kind: str, count: int, since_ns: int) -> Ended:
-    """Waits for `count` jobs and what they cause. Raises BenchError when not each was done once."""
-    jobs = count * _jobs_each(kind)
-    with_first = jobs + _jobs_each(kind)
+def wait_for(stand: Stand, kind: str, count: int, since_ns: int) -> list[int]:
+    """Waits for `count` jobs and what they cause; answers when each ran, and in the end when all were committed.
+    Raises BenchError when not each ran just once."""
+    jobs = count * jobs_each(kind)
+    with_first = jobs + jobs_each(kind)
     stand.wait(lambda: stand.reader.count() >= with_first, RUN_SECONDS, f"{jobs} jobs were not done")
-    ended_ns = _committed_ns(stand, jobs, since_ns) if stand.contender.ours else 0
+    committed_ns = _committed_ns(stand, jobs, since_ns) if stand.contender.ours else 0
     records = stand.records()
     numbers = {(record.deed, record.number) for record in records}
     if len(numbers) != jobs or len(records) != jobs:
-        raise BenchError(f"{stand.contender.label}: {len(records)} runs of {jobs} jobs, {len(numbers)} of them once")
-    times = sorted(record.at_ns for record in records)
-    ended_ns, first = max(ended_ns, times[-1]), jobs // 20
+        raise BenchError(f"{stand.contender.label}: {len(records)} runs of {jobs} jobs, {len(numbers)} of them done")
     stand.reader.rewind()
-    return Ended(ended_ns, (jobs - first) / _seconds(times[first], ended_ns))
+    times = sorted(record.at_ns for record in records)
+    return [*times, max(committed_ns, times[-1])]
 
 
 def _committed_ns(stand: Stand, jobs: int, since_ns: int) -> int:
@@ -207,14 +223,14 @@ def _accept(stand: Stand, run: Run, how: str) -> Figures:
 
 
 def _accept_batches(stand: Stand, run: Run) -> Figures:
-    """POST of a thousand jobs a request, one connection, no workers."""
+    """POST of BATCH_JOBS jobs a request over one connection, without workers."""
     url = stand.serve(route=True)
     jobs = [{"kind": "probe.thing.noop", "args": {"number": number}} for number in range(BATCH_JOBS)]
     with run.phase():
         figures = _load(_route_request(stand, f"{url}/v1/jobs:batch", {"jobs": jobs}), 1, run.seconds(5))
     stand.stop()
     _empty(stand)
-    return {"batch.jobs_per_s": figures["per_s"] * BATCH_JOBS, "batch.refused": figures["refused"]}
+    return {"batch.per_s": figures["per_s"] * BATCH_JOBS, "batch.p99_ms": figures["p99_ms"]}
 
 
 def _route_request(stand: Stand, url: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -228,8 +244,8 @@ def _load(request: dict[str, Any], connections: int, seconds: float) -> Figures:
     if done.returncode:
         raise BenchError(f"the load failed: {done.stderr.strip().splitlines()[-1][:300]}")
     found: Figures = json.loads(done.stdout)
-    if not found["per_s"] or found["refused"]:
-        raise BenchError(f"{found['refused']:.0f} requests were not answered with 202")
+    if refused := found.pop("refused"):
+        raise BenchError(f"{refused:.0f} requests were not answered with 202")
     return found
 
 
@@ -243,11 +259,3 @@ def _empty(stand: Stand) -> None:
     elif stand.contender.setup:
         with stand.connect() as database:
             database.execute("TRUNCATE procrastinate_jobs CASCADE")
-
-
-CASES: dict[str, Callable[[Stand, Run], Figures]] = {
-    "complete": complete,
-    "idle": idle,
-    "start": start,
-    "accept": accept,
-}

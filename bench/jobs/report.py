@@ -1,19 +1,23 @@
-"""Figures of several rounds as medians and ranges; ratios of ours to each peer; the issue's targets beside them."""
+"""Figures of several rounds as medians and ranges; ratios of ours to each peer; the targets beside what was found."""
 
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from bench.jobs.conditions import conditions
+from bench.jobs.contenders import OURS
+from bench.jobs.targets import RATIOS, TARGETS
+
+Summary = dict[str, float]
 
 
 class Report:
-    """What was measured so far, by contender, case and measure."""
+    """What was measured so far: by contender and measure (`case.kind.figure`) one value a round."""
 
-    def __init__(self, names: list[str]) -> None:
-        self._names = names
-        self._conditions = conditions()
+    def __init__(self, names: list[str], **options: Any) -> None:
+        self._conditions = conditions() | options
         self._found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in names}
         self._windows: list[dict[str, float]] = []
         self._failures: dict[str, list[str]] = defaultdict(list)
@@ -29,20 +33,103 @@ class Report:
     def failed(self, name: str) -> bool:
         return name in self._failures
 
-    def figures(self) -> dict[str, dict[str, Any]]:
+    def figures(self) -> dict[str, dict[str, Summary]]:
         return {
-            name: {measure: summary(values) for measure, values in found.items()} for name, found in self._found.items()
+            name: {measure: _summary(values) for measure, values in found.items()}
+            for name, found in self._found.items()
         }
 
+    def ratios(self) -> dict[str, Any]:
+        """Ours divided by theirs, by peer and measure; and `targets`, the ones that could be looked at."""
+        found: dict[str, Any] = {}
+        for peer in self._found.keys() - {OURS}:
+            pairs = {name: (self._median(OURS, mine), self._median(peer, theirs)) for name, mine, theirs in RATIOS}
+            found[f"vs_{peer}"] = {
+                name: round(mine / theirs, 3) for name, (mine, theirs) in pairs.items() if mine is not None and theirs
+            }
+        return {**dict(sorted(found.items())), "targets": self._targets(found)}
+
+    def _targets(self, ratios: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+        made = []
+        for target in TARGETS:
+            value = (
+                ratios.get(target.peer, {}).get(target.measure) if target.peer else self._median(OURS, target.measure)
+            )
+            if value is not None:
+                made.append(target.judged(value))
+        return made
+
+    def conditions(self) -> dict[str, Any]:
+        """The machine, and how quiet and how fast it was in the phases that were measured."""
+        seen = {
+            name: _summary([window[name] for window in self._windows])
+            for name in ("foreign_cores", "loop_ms")
+            if self._windows
+        }
+        return {**self._conditions, **seen, "failures": dict(self._failures)}
+
     def as_json(self) -> str:
-        return json.dumps({"figures": self.figures(), "ratios": {}, "conditions": self._conditions})
+        return json.dumps({"figures": self.figures(), "ratios": self.ratios(), "conditions": self.conditions()})
 
     def as_text(self) -> str:
-        return json.dumps(self.figures(), indent=1)
+        """Markdown."""
+        return "\n\n".join([*self._tables(), self._ratio_table(), self._target_table(), self._conditions_list()])
+
+    def _tables(self) -> Iterable[str]:
+        figures = self.figures()
+        for case in {measure.partition(".")[0]: None for found in figures.values() for measure in found}:
+            rows: dict[str, dict[str, str]] = {}
+            for name, found in figures.items():
+                for measure, summary in found.items():
+                    if measure.startswith(f"{case}."):
+                        kind, _, figure = measure.removeprefix(f"{case}.").rpartition(".")
+                        rows.setdefault(f"{name} {kind}".strip(), {})[figure] = _spread(summary)
+            columns = list({column: None for row in rows.values() for column in row})
+            cells = ([name, *(row.get(column, "") for column in columns)] for name, row in rows.items())
+            yield _table([case, *columns], cells)
+
+    def _ratio_table(self) -> str:
+        ratios = {name: found for name, found in self.ratios().items() if name != "targets"}
+        rows = (
+            [name, *(short(found[name]) if name in found else "" for found in ratios.values())] for name, _, _ in RATIOS
+        )
+        return _table(["ours ÷ theirs", *ratios], (row for row in rows if any(row[1:])))
+
+    def _target_table(self) -> str:
+        rows = (
+            [each["target"], each["wanted"], short(each["found"]), "reached" if each["reached"] else "not reached"]
+            for each in self.ratios()["targets"]
+        )
+        return _table(["target", "wanted", "found", ""], rows)
+
+    def _conditions_list(self) -> str:
+        return "\n".join(f"- {name}: {_said(value)}" for name, value in self.conditions().items())
+
+    def _median(self, name: str, measure: str) -> float | None:
+        values = self._found.get(name, {}).get(measure)
+        return statistics.median(values) if values else None
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "runs": len(values)}
+def _summary(values: list[float]) -> Summary:
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {**{name: round(value, 4) for name, value in found.items()}, "runs": len(values)}
+
+
+def _spread(summary: Summary) -> str:
+    if summary["runs"] == 1:
+        return short(summary["median"])
+    return f"{short(summary['median'])} ({short(summary['min'])}-{short(summary['max'])})"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {short(each) if isinstance(each, float) else each}" for name, each in value.items())
+    return str(value)
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def line(figures: dict[str, float]) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 from bench.peers import FIRST
 
 CHUNK = 500
+LINGER_SECONDS = 0.3
+"""A client may announce, or send, from a thread of its own, that would end with the process."""
 
 
 async def _maybe(answer: Any) -> None:
@@ -38,6 +40,7 @@ async def produce(app: Any, count: int, rate: float) -> dict[str, Any]:
         for at in range(0, count, CHUNK):
             await _maybe(app.enqueue_many(range(at, min(at + CHUNK, count))))
     done = {"began_ns": began, "ended_ns": time.time_ns(), "cpu_s": time.process_time() - cpu, "returned_ns": returned}
+    await asyncio.sleep(LINGER_SECONDS)
     if app.ASYNC:
         await app.stop()
     return done
