@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 from bench.jobs import report
 from bench.jobs.cases import KINDS, Figures, Run, accept, complete, idle, start
@@ -44,8 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if found.failed(OURS) else 0
 
 
+class _Options(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_refuse(message))
+
+
 def _options() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(prog="millrace bench jobs", description=__doc__)
+    options = _Options(prog="millrace bench jobs", description=__doc__)
     options.add_argument("--only", default=",".join(CONTENDERS), help=f"of {', '.join(CONTENDERS)}")
     options.add_argument("--cases", default="complete,idle,start,accept,statements", help=f"of {', '.join(CASES)}")
     options.add_argument("--kinds", default=",".join(KINDS), help=f"of ours, of {', '.join(KINDS)}")
