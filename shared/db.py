@@ -94,6 +94,9 @@ def is_outage(error: BaseException | None) -> bool:
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout | OSError)
 
 
+_PLANNING = "-c enable_seqscan=off"
+"""Statements are prepared, and their plans kept: one made while a table was nearly empty would read the whole of it
+ever after. Every statement of ours has an index."""
 _TIMES: dict[str, Any] = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 """Seconds; a machine at the other end that is gone is noticed after 25."""
 
@@ -134,7 +137,12 @@ class Database:
             max_overflow=self.pool_size,
             pool_timeout=5,
             hide_parameters=True,  # errors are kept with jobs and shown; values may be secrets
-            connect_args={"application_name": self.application, "prepare_threshold": 1, **_TIMES},
+            connect_args={
+                "application_name": self.application,
+                "options": _PLANNING,
+                "prepare_threshold": 1,
+                **_TIMES,
+            },
         )
         event.listen(engine, "checkout", _refuse_dropped)
         return engine
@@ -155,7 +163,7 @@ class Database:
 
     def connect(self, *, synchronous_commit: bool = True) -> Connection:
         """A connection of its own, autocommit. The caller keeps and closes it."""
-        options = "" if synchronous_commit else "-c synchronous_commit=off"
+        options = _PLANNING if synchronous_commit else f"{_PLANNING} -c synchronous_commit=off"
         return psycopg.connect(
             self.url,
             autocommit=True,

@@ -181,7 +181,8 @@ _DUE = """
 SELECT due.* FROM unnest(%(lanes)s::smallint[]) AS lane (priority)
 CROSS JOIN LATERAL (
   SELECT id, kind, priority, attempt, crashes, traceparent, not_before, workspace FROM job
-  WHERE state = 'queued' AND queue = %(queue)s AND job.priority = lane.priority AND not_before <= now()
+  WHERE state = 'queued' AND finished_at IS NULL AND queue = %(queue)s AND job.priority = lane.priority
+    AND not_before <= now()
   ORDER BY not_before, id LIMIT %(limit)s) AS due
 ORDER BY due.priority, due.not_before, due.id LIMIT %(limit)s"""
 

@@ -37,7 +37,8 @@ def forget(connection: Statements) -> None:
     """Drop the rows of workers that ended a day ago and hold nothing any more."""
     connection.execute(
         """DELETE FROM worker WHERE lease_until < now() - interval '1 day'
-           AND NOT EXISTS (SELECT 1 FROM job WHERE job.worker = worker.id AND job.state = 'running')"""
+           AND NOT EXISTS (SELECT 1 FROM job WHERE job.worker = worker.id AND job.state = 'running'
+                           AND job.finished_at IS NULL)"""
     )
 
 
@@ -78,7 +79,7 @@ class Keeper:
         held = connection.execute(
             """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args,
                       extract(epoch FROM now() - started_at)::float AS seconds
-               FROM job WHERE worker = %s AND state = 'running'""",
+               FROM job WHERE worker = %s AND state = 'running' AND finished_at IS NULL""",
             (self._worker,),
         ).fetchall()
         in_hand = self._in_hand()

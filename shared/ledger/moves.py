@@ -78,22 +78,17 @@ def succeed_one(connection: Statements, done: Finished, *, durably: bool = True)
 
 def succeed(connection: Statements, finished: list[Finished]) -> set[UUID]:
     """`running → succeeded` for every attempt that still holds its job; answers those that did."""
+    done = [{"id": str(f.id), "attempt": f.attempt, "result": f.result, "seconds": f.seconds} for f in finished]
     rows = connection.execute(
         """WITH moved AS (
-             UPDATE job SET state = 'succeeded', result = done.result, error = NULL, finished_at = now()
-             FROM unnest(%s::uuid[], %s::int[], %s::jsonb[], %s::real[]) AS done (id, attempt, result, seconds)
+             UPDATE job SET state = 'succeeded', result = coalesce(done.result, 'null'), error = NULL,
+                    finished_at = now()
+             FROM jsonb_to_recordset(%s) AS done (id uuid, attempt integer, result jsonb, seconds real)
              WHERE job.id = done.id AND job.id = ANY(%s) AND job.attempt = done.attempt AND job.state = 'running'
              RETURNING job.id, job.attempt, worker, started_at, done.seconds)
            INSERT INTO attempt (job, number, outcome, worker, version, seconds, started_at, finished_at)
            SELECT id, attempt, 'succeeded', worker, %s, seconds, started_at, now() FROM moved RETURNING job""",
-        (
-            [f.id for f in finished],
-            [f.attempt for f in finished],
-            [Jsonb(f.result) for f in finished],
-            [f.seconds for f in finished],
-            [f.id for f in finished],
-            VERSION,
-        ),
+        (Jsonb(done), [f.id for f in finished], VERSION),
     ).fetchall()
     return {row["job"] for row in rows}
 
@@ -183,7 +178,9 @@ def abandoned(connection: Statements, limit: int = 500) -> list[Row]:
         """SELECT job.id, kind, attempt, crashes, max_attempts, workspace, run, args,
                   coalesce(worker.name, job.worker::text) AS worker, worker.ended_at IS NOT NULL AS ended
            FROM job LEFT JOIN worker ON worker.id = job.worker
-           WHERE job.state = 'running' AND coalesce(worker.lease_until, '-infinity') < now() LIMIT %s""",
+           WHERE job.state = 'running' AND job.finished_at IS NULL
+             AND coalesce(worker.lease_until, '-infinity') < now()
+           LIMIT %s""",
         (limit,),
     ).fetchall()
 
@@ -192,7 +189,7 @@ def overdue(connection: Statements, limit: int = 500) -> list[Row]:
     """Queued jobs whose deadline has passed."""
     return connection.execute(
         """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args FROM job
-           WHERE state = 'queued' AND deadline < now() LIMIT %s""",
+           WHERE state = 'queued' AND finished_at IS NULL AND deadline < now() LIMIT %s""",
         (limit,),
     ).fetchall()
 

@@ -45,7 +45,7 @@ def depths(connection: Statements) -> list[Row]:
     """What waits and what runs, by queue: `queue`, `state`, `jobs`, and `oldest` (seconds since it was due)."""
     return connection.execute(
         """SELECT queue, state, count(*) AS jobs, extract(epoch FROM now() - min(not_before))::float AS oldest
-           FROM job WHERE state = 'queued' OR state = 'running' GROUP BY queue, state"""
+           FROM job WHERE finished_at IS NULL AND (state = 'queued' OR state = 'running') GROUP BY queue, state"""
     ).fetchall()
 
 

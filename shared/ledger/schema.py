@@ -175,7 +175,7 @@ V2 = """
 
 CREATE FUNCTION job_succeed(
   the_job uuid, the_attempt integer, the_result jsonb, the_seconds real, the_version text, durably boolean
-) RETURNS boolean LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   held record;
 BEGIN
@@ -284,6 +284,15 @@ CREATE TABLE slot_default PARTITION OF slot DEFAULT;
 CREATE INDEX job_schedule ON job (cause_id) WHERE cause = 'schedule' AND state IN ('queued', 'running');
 
 -- Storage
+
+-- The indexes of unfinished jobs are for the statements that look for such, and say `finished_at IS NULL`. Those that
+-- know a job by its id must never be planned over them: until autovacuum has seen a table of fast-changing states, its
+-- statistics say that nearly nothing is queued.
+DROP INDEX job_due, job_running, job_deadline;
+CREATE INDEX job_due ON job (queue, priority, not_before, id) WHERE state = 'queued' AND finished_at IS NULL;
+CREATE INDEX job_running ON job (worker) WHERE state = 'running' AND finished_at IS NULL;
+CREATE INDEX job_deadline ON job (deadline)
+  WHERE state = 'queued' AND finished_at IS NULL AND deadline IS NOT NULL;
 """
 
 VERSIONS = (V1, V2)
