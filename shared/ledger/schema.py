@@ -285,6 +285,8 @@ CREATE INDEX job_schedule ON job (cause_id) WHERE cause = 'schedule' AND state I
 
 -- Storage
 
+CREATE INDEX job_workspace ON job (workspace, id);
+
 -- The indexes of unfinished jobs are for the statements that look for such, and say `finished_at IS NULL`. Those that
 -- know a job by its id must never be planned over them: until autovacuum has seen a table of fast-changing states, its
 -- statistics say that nearly nothing is queued.

@@ -1,0 +1,173 @@
+"""Every statement of the ledger has an index, also in a table whose statistics know nothing of it."""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from shared import ids
+from shared.db import raw
+from shared.errors import RetryLater
+from shared.ledger import feed, leases, queries, redrive
+from shared.ledger.attempts import Attempt
+from shared.ledger.dispatch import Dispatcher, EventPublisher
+from shared.ledger.enqueue import Origin, enqueue, enqueue_many, publish
+from shared.ledger.filters import JobFilter
+from shared.ledger.firing import Firer
+from shared.ledger.intake import Intake
+from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of
+from tests.integration.toy.harness import Broken, Toy, tasks_of
+from tests.integration.toy.jobs import Do, Other, ThingDone
+from tests.integration.toy.wire import Wire
+
+GROWING = re.compile(r"^(job|attempt|event|slot|intervention|effect|idempotency)(_\d{8}|_default)?$")
+"""Tables, and their partitions, that hold as many rows as there was work."""
+WHOLE = {"job_due", "job_running", "event_unplaced", "slot_waiting"}
+"""Partial indexes that may be read from one end to the other: they hold what is not done yet."""
+
+Statement = tuple[str, Any]
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Statement]]:
+    """What was sent to PostgreSQL, each text once, with the values of its first time."""
+    said: dict[str, Statement] = {}
+    send = psycopg.Cursor.execute
+
+    def execute(self: Any, query: Any, params: Any = None, **options: Any) -> Any:
+        if isinstance(query, str):
+            said.setdefault(query, (query, params))
+        return send(self, query, params, **options)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+    yield said
+    monkeypatch.undo()
+
+
+def live(toy: Toy) -> None:
+    """A little of everything that happens to jobs and events."""
+    ends: dict[str, Callable[[Attempt], Any]] = {
+        "return": lambda attempt: attempt.publish(ThingDone(name="a"), subject=attempt.job.id) and 1,
+        "finish": finish,
+        "retry": lambda attempt: throw(RetryLater("Later.")),
+        "fail": lambda attempt: throw(Broken("No.")),
+    }
+    tasks = tasks_of(lambda attempt, args: ends[args.name](attempt))
+    worker = toy.worker()
+    jobs = [toy.enqueue(Do(name=name)) for name in ends]
+    toy.run(tasks, *jobs, worker=worker)
+    with toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
+        held, overdue = enqueue_many(session, [Do(), Do()])
+        publish(session, ThingDone(name="b"), subject=held)
+        raw(session).execute("UPDATE job SET deadline = now() - interval '1 s' WHERE id = %s", (overdue,))
+    toy.claim(held)
+    with toy.connect() as connection:
+        lead(toy, connection, tasks)
+        look(toy, connection, jobs)
+    for job in jobs:
+        toy.execute("SELECT id FROM job WHERE id = %s", job)
+    redrive.redrive_one(toy.database, tasks, toy.workspace, jobs[-1], "somebody")
+    redrive.cancel_one(toy.database, tasks, toy.workspace, jobs[-1], "somebody")
+    for move in (redrive.redriving(tasks, toy.workspace, "somebody"), redrive.cancelling(tasks, toy.workspace, "me")):
+        with toy.connect() as connection:
+            redrive.count(connection, toy.workspace, JobFilter(), move)
+        redrive.move_all(toy.database, toy.workspace, JobFilter(), move)
+
+
+def finish(attempt: Attempt) -> None:
+    attempt.progress(1, 2)
+    attempt.effect_once("key", lambda: None)
+    with attempt.noting():
+        pass
+    with attempt.finishing() as session:
+        enqueue(session, Other())
+
+
+def throw(error: Exception) -> None:
+    raise error
+
+
+def lead(toy: Toy, connection: Any, tasks: Any) -> None:
+    wire = Wire()
+    Dispatcher("toy", ("toy.jobs",), wire, window=10, redispatch_seconds=1, slots=1).dispatch(connection)
+    publisher = EventPublisher("toy", wire)
+    publisher.place(connection)
+    publisher.publish(connection)
+    Firer(toy.database, tasks).fire(connection)
+    keeper = leases.Keeper(toy.database, tasks, toy.worker(), "toy", lease_seconds=30, max_crashes=3, in_hand=set)
+    keeper.round(connection)
+    leases.reap(toy.database, connection, tasks, 3)
+    leases.expire(toy.database, connection, tasks)
+    leases.forget(connection)
+
+
+def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
+    feed.read(connection, "toy", 0, [ThingDone.type])
+    Intake(toy.database, SUBSCRIPTIONS).take([envelope_of()])
+    now = datetime.now(UTC)
+    for wanted in (
+        JobFilter(),
+        JobFilter(state="failed"),
+        JobFilter(run=ids.draw()),
+        JobFilter(created_from=now - timedelta(days=1), kind=Do.kind, error="no"),
+    ):
+        queries.list_jobs(connection, "toy", toy.workspace, wanted)
+    queries.show_job(connection, "toy", toy.workspace, jobs[0])
+    queries.depths(connection)
+    with toy.database.transaction() as session:
+        queries.part_of_run(raw(session), "toy", toy.workspace, ids.draw())
+
+
+def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "Scan" in plan["Node Type"]:
+        yield plan
+    for child in plan.get("Plans", ()):
+        yield from scans(child)
+
+
+def is_bounded(scan: dict[str, Any]) -> bool:
+    """Whether it reads a part of a growing table that an index names, or what is not done yet."""
+    if scan["Node Type"] == "Bitmap Heap Scan":
+        return True  # its index scan is a node of its own
+    if "Relation Name" in scan and not GROWING.match(scan["Relation Name"]):
+        return True
+    if "Index Name" not in scan:
+        return "Relation Name" not in scan
+    if "Index Cond" in scan:
+        return True
+    return any(scan["Index Name"].startswith(name) or _of_partition(scan["Index Name"], name) for name in WHOLE)
+
+
+def _of_partition(index: str, name: str) -> bool:
+    """PostgreSQL names the index of a partition by its table and columns."""
+    columns = {
+        "job_due": "queue_priority_not_before_id",
+        "job_running": "worker",
+        "event_unplaced": "id",
+        "slot_waiting": "schedule_id",
+    }
+    return bool(re.match(rf"^[a-z]+_(\d{{8}}|default)_{columns[name]}_idx\d*$", index))
+
+
+def test_every_statement_has_an_index(toy: Toy, said: dict[str, Statement]) -> None:
+    live(toy)
+    statements = [each for text, each in said.items() if re.match(r"\s*(SELECT|UPDATE|WITH|DELETE|INSERT)", text)]
+    assert len(statements) > 30, "the whole ledger was at work"
+    unbounded = []
+    for query, params in statements:
+        with toy.connect() as connection, connection.transaction(force_rollback=True):
+            [row] = connection.execute(f"EXPLAIN (FORMAT JSON) {query}", params).fetchall()
+        plan = row["QUERY PLAN"][0]["Plan"]
+        by = {scan.get("Index Name", scan.get("Relation Name", "")) for scan in scans(plan) if not is_bounded(scan)}
+        if by:
+            unbounded.append(f"{' '.join(query.split())}\n  reads all of {', '.join(sorted(by))}")
+    assert not unbounded, "\n\n".join(unbounded)
+
+
+def test_a_statement_without_an_index_would_be_found(toy: Toy) -> None:
+    with toy.connect() as connection:
+        [row] = connection.execute("EXPLAIN (FORMAT JSON) SELECT 1 FROM job WHERE kind = 'x'").fetchall()
+    assert not all(map(is_bounded, scans(row["QUERY PLAN"][0]["Plan"])))
