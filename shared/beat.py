@@ -24,6 +24,7 @@ from shared.ledger import leases, partitions
 from shared.ledger.dispatch import Dispatcher, EventPublisher
 from shared.ledger.feed import Follower
 from shared.ledger.firing import Firer
+from shared.ledger.retention import Retention
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,8 @@ FROZEN_SECONDS = 10
 """A leader that asks PostgreSQL nothing for so long is frozen, or its machine is gone: another may lead."""
 REAP_SECONDS = 2.0
 HOUSEKEEPING_SECONDS = 3600.0
+RETENTION_SECONDS = 60.0
+"""After it began to lead, and after a failure: there is no hurry, and its feeds are to be read first."""
 
 
 class Scheduler(CeleryScheduler):
@@ -89,6 +92,7 @@ class Leader:
         self._broker_away_until = 0.0
         self._pause = BUSY_SECONDS
         self._followers: threading.Thread | None = None
+        self._forgetter: threading.Thread | None = None
         self._stopped = threading.Event()
 
     def tick(self) -> float:
@@ -106,6 +110,8 @@ class Leader:
         self._stopped.set()
         if self._followers is not None:
             self._followers.join(2)  # it may wait for a producer's answer; being cut off there loses nothing
+        if self._forgetter is not None:
+            self._forgetter.join(2)
         self._step_down()
         self._broker.close()
 
@@ -140,6 +146,7 @@ class Leader:
         self._publisher = EventPublisher(self._service.name, self._broker)
         self._firer = Firer(self._service.database, self._service.tasks)
         self._follow()
+        self._forget()
         return 0.0
 
     def _listen(self, connection: Connection) -> None:
@@ -248,3 +255,26 @@ class Leader:
             log.warning("feed not read", producer=producer, reason=str(error)[:300])
         except Exception:
             log.exception("feed not read", producer=producer)  # a thread must never die silently
+
+    def _forget(self) -> None:
+        """What has aged goes beside the rounds: a lock that is waited for must not hold dispatch up."""
+        if self._forgetter is None:
+            self._forgetter = threading.Thread(target=self._run_forgetter, name="forgetter", daemon=True)
+            self._forgetter.start()
+
+    def _run_forgetter(self) -> None:
+        settings = self._service.settings
+        followed = {event.producer() for event in self._service.subscriptions} & settings.service_urls.keys()
+        retention = Retention(settings.retention_days, followed, self._service.aged(settings), time.monotonic)
+        pause = RETENTION_SECONDS
+        while not self._stopped.wait(pause):
+            pause = RETENTION_SECONDS
+            if self._connection is None:
+                continue
+            try:
+                with self._service.database.connect() as connection:
+                    pause = retention.round(connection, datetime.now(UTC))
+            except psycopg.Error as error:
+                log.warning("nothing was forgotten this time", reason=str(error)[:300])
+            except Exception:
+                log.exception("nothing was forgotten this time")  # a thread must never die silently

@@ -5,7 +5,7 @@ never a payload. So the broker needs no acknowledgements and no results: what a 
 the ledger, and what nobody claimed is dispatched again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from shared.db import Database
 from shared.ledger.execute import Executor
 from shared.ledger.intake import Intake
 from shared.ledger.messages import Subscriptions
+from shared.ledger.retention import Aged
 from shared.ledger.tasks import Tasks
 from shared.settings import Settings
 
@@ -43,8 +44,11 @@ class Service:
         queues: tuple[str, ...],
         pool: str,
         concurrency: int,
+        aged: Callable[[Any], Sequence[Aged]] = lambda settings: (),
     ) -> None:
+        """`aged`: tables of its own whose old rows are deleted, by its settings."""
         self.name = name
+        self.aged = aged
         self.tasks = tasks
         self.subscriptions = subscriptions
         self.queues = queues

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     """A dispatched job that nobody claimed for so long, with nothing left in the broker, is dispatched again."""
     follow_seconds: float = Field(default=30.0, gt=0)
     """How often a consumer reads its producers' feeds for events that the broker lost."""
+    retention_days: float = Field(default=90.0, ge=1)
+    """Finished jobs, their attempts and events are kept at least so long, and at most a week longer."""
     max_crashes: int = Field(default=3, ge=1)
     """A job whose worker died so often is quarantined."""
 

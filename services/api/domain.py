@@ -79,6 +79,13 @@ def standing(jobs: Sequence[Job], events: Sequence[Envelope], unreachable: Seque
     return Standing("succeeded", None, finished_at)
 
 
+def moved_since(finished_at: datetime | None, jobs: Sequence[Job]) -> bool:
+    """Whether a job of a run that had ended then is on its way again, or has ended later."""
+    return any(
+        job.state in UNFINISHED or (job.finished_at and finished_at and job.finished_at > finished_at) for job in jobs
+    )
+
+
 def _not_taken_in(jobs: Sequence[Job], events: Sequence[Envelope]) -> list[str]:
     """Kinds of jobs that events must cause and have not yet caused."""
     caused: set[tuple[UUID, str]] = {(job.cause_id, job.kind) for job in jobs if job.cause == "event"}

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlmodel import Session
 
 from services.api import repository
-from services.api.domain import Job, Part, Standing, standing, without_settling
+from services.api.domain import Job, Part, Standing, moved_since, standing, without_settling
 from services.api.errors import ScopeUnknown, WorkspaceExists
 from services.api.jobs import SettleRun
 from services.api.models import ApiKey, AuditEntry, Run, RunEvent, Span, Workspace
@@ -134,10 +134,10 @@ def settle(
 ) -> Standing:
     """How the run stands, written down when that has changed.
 
-    An ended run stays as it is stored while a service cannot be asked, and when its jobs have aged out of the
-    ledgers: what is missing then says nothing.
+    An ended run stays as it is stored while a service cannot be asked, and until a job of it has moved since: with
+    its age, jobs and events of it are dropped from the ledgers, and what is missing then says nothing.
     """
-    if run.state != "running" and (unreachable or not jobs):
+    if run.state != "running" and (unreachable or not moved_since(run.finished_at, jobs)):
         return Standing(run.state, run.reason, run.finished_at)
     found = standing(jobs, events, unreachable)
     if (run.state, run.reason) != (found.state, found.reason):

@@ -20,6 +20,8 @@ class Page(BaseModel):
 
     events: list[Envelope]
     next: int
+    missed: int = 0
+    """Up to this position events were dropped for their age before this reader asked for them; 0: none."""
 
 
 def read(connection: Statements, service: str, after: int, types: list[str], limit: int = PAGE_EVENTS) -> Page:
@@ -27,15 +29,19 @@ def read(connection: Statements, service: str, after: int, types: list[str], lim
 
     `next` passes over events of other types too: a reader of rare ones must not search all of them each time.
     """
-    newest = connection.execute("SELECT coalesce(max(position), 0) AS position FROM event").fetchone()
+    newest = connection.execute(
+        """SELECT coalesce((SELECT max(position) FROM event), 0) AS position,
+                  coalesce((SELECT position FROM horizon WHERE name = 'event'), 0) AS dropped"""
+    ).fetchone()
     assert newest is not None
+    missed = newest["dropped"] if 0 < after < newest["dropped"] else 0
     rows = connection.execute(
         """SELECT * FROM event WHERE position > %s AND position <= %s AND (%s::text[] = '{}' OR type = ANY(%s))
            ORDER BY position LIMIT %s""",
         (after, newest["position"], types, types, limit),
     ).fetchall()
     behind = rows[-1]["position"] if len(rows) == limit else max(after, newest["position"])
-    return Page(events=[envelope(service, row) for row in rows], next=behind)
+    return Page(events=[envelope(service, row) for row in rows], next=behind, missed=missed)
 
 
 class Follower:
@@ -58,9 +64,15 @@ class Follower:
             while True:
                 after = self._cursor(connection)
                 page = self._get(client, after)
+                if page.missed:
+                    log.error(
+                        "events were dropped before they were read",
+                        producer=self._producer,
+                        after=after,
+                        until=page.missed,
+                    )
                 intake.take(page.events)
-                if page.next > after:
-                    connection.execute(MOVE_CURSOR, (self._name, page.next))
+                connection.execute(MOVE_CURSOR, (self._name, max(page.next, page.missed)))  # also says when it was read
                 if not page.events:
                     return seen
                 seen += len(page.events)

@@ -61,11 +61,17 @@ class Intake:
         with self._database.transaction() as session:
             connection = raw(session)
             due = {job_of(event, kind): (event, kind) for event in wanted for kind in self._by_type[event.type]}
-            known = connection.execute("SELECT id FROM job WHERE id = ANY(%s)", (list(due),)).fetchall()
+            known = connection.execute(_KNOWN, (list(due),)).fetchall()
             for row in known:
                 del due[row["id"]]
             insert(connection, [_received(event, kind) for event, kind in due.values()])
             session.info["wake"] = bool(due)
+
+
+_KNOWN = """
+SELECT id FROM unnest(%s::uuid[]) AS due (id)
+WHERE EXISTS (SELECT FROM job WHERE job.id = due.id) OR id < (SELECT before FROM horizon WHERE name = 'job')"""
+"""Jobs that the ledger has, or had: those behind the horizon were dropped (retention.py), and came long ago."""
 
 
 def _received(event: Envelope, kind: type[EventArgs]) -> Row:

@@ -1,4 +1,4 @@
-"""Weekly partitions, made ahead of time, so that old weeks can be dropped whole. Nothing is dropped yet."""
+"""Weekly partitions, made ahead of time, so that old weeks can be dropped whole (retention.py)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +23,16 @@ def week_of(at: datetime) -> datetime:
     return day - timedelta(days=day.weekday())
 
 
+def name(table: str, week: datetime) -> str:
+    """Of the partition that holds the week which begins then."""
+    return f"{table}_{week:%Y%m%d}"
+
+
+def start(text: str) -> datetime:
+    """When the week begins whose partition's name ends with `text`."""
+    return datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC)
+
+
 def ensure(connection: psycopg.Connection[Any], now: datetime) -> None:
     """Make the partitions of this week and the next ones. Idempotent.
 
@@ -32,38 +42,52 @@ def ensure(connection: psycopg.Connection[Any], now: datetime) -> None:
     first = week_of(now) - timedelta(weeks=1)
     for week in (first + timedelta(weeks=n) for n in range(WEEKS_AHEAD + 2)):
         for table in PARTITIONED:
-            name = f"{table}_{week:%Y%m%d}"
-            if _exists(connection, table) and not _exists(connection, name):  # the schema may be older than the code
-                _make(connection, table, name, week)
+            partition = name(table, week)
+            if exists(connection, table) and not exists(connection, partition):  # the schema may be older than the code
+                _make_from_default(connection, table, partition, week)
 
 
-def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
-    found = connection.cursor(row_factory=scalar_row).execute("SELECT to_regclass(%s)", (name,)).fetchone()
+def exists(connection: psycopg.Connection[Any], table: str) -> bool:
+    found = connection.cursor(row_factory=scalar_row).execute("SELECT to_regclass(%s)", (table,)).fetchone()
     return found is not None
 
 
-def _make(connection: psycopg.Connection[Any], table: str, name: str, week: datetime) -> None:
+def _make_from_default(connection: psycopg.Connection[Any], table: str, partition: str, week: datetime) -> None:
+    """Rows may have come before their partition: Beat was away for weeks, or a clock was ahead."""
+    default = sql.Identifier(f"{table}_default")
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout = '1s'")
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(default))
+        if not exists(connection, partition):  # another leader may have been quicker
+            rows = sql.SQL("DELETE FROM {default} WHERE {key} >= {low} AND {key} < {high} RETURNING *").format(
+                default=default, **_bounds(table, week)
+            )
+            make(connection, table, partition, week, rows)
+
+
+def make(connection: psycopg.Connection[Any], table: str, partition: str, week: datetime, rows: sql.Composable) -> None:
+    """Make a partition for the week, of the rows that the statement `rows` answers, in the caller's transaction."""
     words = {
         "table": sql.Identifier(table),
-        "partition": sql.Identifier(name),
-        "default": sql.Identifier(f"{table}_default"),
+        "partition": sql.Identifier(partition),
+        "rows": rows,
+        "storage": _STORAGE,
+        **_bounds(table, week),
+    }
+    for statement in _MAKE:
+        connection.execute(sql.SQL(statement).format(**words))
+
+
+def _bounds(table: str, week: datetime) -> dict[str, sql.Composable]:
+    return {
         "key": sql.Identifier(PARTITIONED[table]),
         "low": sql.Literal(str(ids.floor(week))),
         "high": sql.Literal(str(ids.floor(week + timedelta(weeks=1)))),
-        "storage": _STORAGE,
     }
-    with connection.transaction():
-        connection.execute("SET LOCAL lock_timeout = '1s'")
-        connection.execute(sql.SQL("LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE").format(**words))
-        if not _exists(connection, name):  # another leader may have been quicker
-            for statement in _MAKE:
-                connection.execute(sql.SQL(statement).format(**words))
 
 
 _MAKE = (
-    # Rows may have come before their partition: Beat was away for weeks, or a clock was ahead.
     "CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS) WITH ({storage})",
-    """WITH moved AS (DELETE FROM {default} WHERE {key} >= {low} AND {key} < {high} RETURNING *)
-       INSERT INTO {partition} SELECT * FROM moved""",
+    "WITH moved AS ({rows}) INSERT INTO {partition} SELECT * FROM moved",
     "ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ({low}) TO ({high})",
 )

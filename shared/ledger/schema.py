@@ -212,6 +212,17 @@ COMMENT ON COLUMN intervention.by IS 'The caller: its key''s beginning, a servic
 COMMENT ON COLUMN intervention.args IS 'The arguments before they were edited; null when they were left as they were.';
 CREATE TABLE intervention_default PARTITION OF intervention DEFAULT;
 
+-- From where on the ledger remembers: older weeks were dropped.
+CREATE TABLE horizon (
+  name        text        PRIMARY KEY CHECK (name IN ('job', 'event')),
+  before      uuid        NOT NULL,
+  position    bigint      NOT NULL
+);
+COMMENT ON COLUMN horizon.before IS 'Rows whose id is smaller were dropped, unless they had not ended.';
+COMMENT ON COLUMN horizon.position IS 'The last place of the feed that was dropped.';
+CREATE INDEX idempotency_created ON idempotency (created_at);
+CREATE INDEX effect_created ON effect (created_at);
+
 -- Dead letters.
 CREATE INDEX job_dead ON job (workspace, id) WHERE state IN ('failed', 'cancelled');
 

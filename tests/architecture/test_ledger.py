@@ -17,7 +17,10 @@ from tests.architecture.tree import ROOT
 VERSIONS = [name for name in vars(schema) if re.fullmatch(r"V\d+", name)]
 
 
-TABLES = {"job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention", "schedule", "slot"}
+TABLES = {
+    "job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention", "horizon", "schedule",
+    "slot",
+}  # fmt: skip
 
 
 def migrations(service: str) -> ScriptDirectory:

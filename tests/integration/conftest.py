@@ -17,7 +17,10 @@ from tests.conftest import PASSWORD
 from tests.integration.reports_service import Reports
 from tests.integration.toy.harness import Toy
 
-TABLES = ("job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention", "schedule", "slot")
+TABLES = (
+    "job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention", "horizon", "schedule",
+    "slot",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)
