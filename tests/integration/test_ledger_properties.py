@@ -5,11 +5,13 @@ that stays open while others go on, and learns at its end whether it may commit.
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import hypothesis.strategies as st
 import psycopg
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     Bundle,
@@ -22,14 +24,19 @@ from hypothesis.stateful import (
 )
 
 from shared import ids
+from shared.contracts.envelope import Envelope
 from shared.db import Connection
-from shared.ledger import failures, leases, moves
-from shared.ledger.enqueue import Origin, enqueue
+from shared.ledger import failures, leases, moves, redrive
+from shared.ledger.enqueue import Origin, enqueue, job_of
+from shared.ledger.filters import JobFilter
+from shared.ledger.intake import Intake
 from shared.ledger.moves import Finished
+from shared.ledger.redrive import WrongState
 from shared.ledger.tasks import Tasks
 from tests.integration.test_ledger_moves import LEGAL, STATES
+from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of
 from tests.integration.toy.harness import Toy, tasks_of
-from tests.integration.toy.jobs import Do
+from tests.integration.toy.jobs import Do, NoteThing
 
 REASON = {"code": "thing.broken", "detail": "It broke."}
 MAX_CRASHES = 2
@@ -41,16 +48,32 @@ TASKS: Tasks = tasks_of(lambda attempt, args: None)
 class Known:
     """What a job's state must be."""
 
+    tries: int = Do.retry.max_attempts
     state: str = "queued"
     attempt: int = 0
     crashes: int = 0
+    granted: int = 0
+    """Attempts that it may have more than its kind's: begun in a former life, or snoozed."""
+    is_late: bool = False
     worker: UUID | None = None
     outcomes: list[str] = field(default_factory=list)
+    acts: list[str] = field(default_factory=list)
 
     def leaves(self, state: str, outcome: str, crashed: bool = False) -> None:
         self.state, self.worker = state, None
         self.outcomes.append(outcome)
         self.crashes += crashed
+        self.granted += outcome == "snoozed"
+
+    def cancel(self) -> None:
+        if self.state == "running":
+            self.leaves("cancelled", "cancelled")
+        self.state = "cancelled"
+        self.acts.append("cancelled")
+
+    def redrive(self) -> None:
+        self.state, self.crashes, self.is_late, self.granted = "queued", 0, False, self.attempt
+        self.acts.append("redriven")
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,7 @@ class Ledger(RuleBasedStateMachine):
     jobs = Bundle("jobs")
     beliefs = Bundle("beliefs")
     endings = Bundle("endings")
+    events = Bundle("events")
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +101,7 @@ class Ledger(RuleBasedStateMachine):
     def teardown(self) -> None:
         for connection in self.lines + self.open:
             connection.close()
-        for table in ("job", "attempt", "effect", "worker"):
+        for table in ("job", "attempt", "effect", "worker", "intervention"):
             self.toy.execute(f"DELETE FROM {table}")
 
     def holds(self, belief: Believed) -> bool:
@@ -96,6 +120,29 @@ class Ledger(RuleBasedStateMachine):
     def owe_again(self, job: UUID) -> None:
         assert self.toy.enqueue(Do(name="again"), id=job) == job
 
+    @rule(target=jobs)
+    def owe_too_late(self) -> UUID:
+        """Its deadline has passed: it is never claimed."""
+        job = self.toy.enqueue(Do(), deadline=datetime.now(UTC) - timedelta(seconds=1))
+        self.known[job] = Known(is_late=True)
+        return job
+
+    @rule(target=events)
+    def happen(self) -> Envelope:
+        return envelope_of(workspace=self.toy.workspace)
+
+    @rule(target=jobs, given=st.lists(events, min_size=1, max_size=3), by_feed=st.booleans())
+    def receive(self, given: list[Envelope], by_feed: bool) -> Any:
+        """From the broker or the feed, once or again: each event becomes its job once."""
+        intake = Intake(self.toy.database, SUBSCRIPTIONS)
+        if by_feed:
+            intake.take(given)
+        else:
+            intake.receive([event.model_dump(mode="json") for event in given])
+        owed = {job_of(event, NoteThing) for event in given} - self.known.keys()
+        self.known |= {job: Known(NoteThing.retry.max_attempts) for job in owed}
+        return multiple(*sorted(owed))
+
     @rule()
     def owe_and_roll_back(self) -> None:
         with self.toy.database.transaction(origin=Origin.request(self.toy.workspace)) as session:
@@ -108,7 +155,7 @@ class Ledger(RuleBasedStateMachine):
     def claim(self, asked: list[UUID], by: int) -> Any:
         worker = self.workers[by]
         claimed = moves.claim(self.lines[by], worker, asked)
-        due = {job for job in asked if self.known[job].state == "queued"}
+        due = {job for job in asked if self.known[job].state == "queued" and not self.known[job].is_late}
         assert sorted(job.id for job in claimed) == sorted(due), "each once, also when it was asked for twice"
         for each in claimed:
             job = self.known[each.id]
@@ -124,11 +171,15 @@ class Ledger(RuleBasedStateMachine):
         connection.execute("INSERT INTO effect (key, job) VALUES (%s, %s)", (str(ids.draw()), belief.job))
         return belief, connection
 
-    @rule(ending=consumes(endings))
-    def finish(self, ending: tuple[Believed, Connection]) -> None:
+    @rule(ending=consumes(endings), together=st.booleans())
+    def finish(self, ending: tuple[Believed, Connection], together: bool) -> None:
+        """By the statement for many, or by the function for one."""
         belief, connection = ending
-        held = self.holds(belief)
-        assert moves.succeed(connection, [Finished(belief.job, belief.attempt)]) == ({belief.job} if held else set())
+        held, done = self.holds(belief), Finished(belief.job, belief.attempt)
+        if together:
+            assert moves.succeed(connection, [done]) == ({belief.job} if held else set())
+        else:
+            assert moves.succeed_one(connection, done) == held
         connection.execute("COMMIT" if held else "ROLLBACK")
         if held:
             self.known[belief.job].leaves("succeeded", "succeeded")
@@ -178,6 +229,13 @@ class Ledger(RuleBasedStateMachine):
         if held:
             self.known[belief.job].leaves("queued", "lost", crashed=True)
 
+    @rule(by=st.integers(0, WORKERS - 1))
+    def give_up_what_is_late(self, by: int) -> None:
+        late = [job for job in self.known.values() if job.state == "queued" and job.is_late]
+        assert leases.expire(self.toy.database, self.lines[by], TASKS) == len(late)
+        for job in late:
+            job.state = "failed"
+
     # People
 
     @rule(job=jobs, by=st.integers(0, WORKERS - 1))
@@ -186,6 +244,48 @@ class Ledger(RuleBasedStateMachine):
         assert moves.give_up(self.lines[by], job, REASON) == queued
         if queued:
             self.known[job].state = "failed"
+
+    @rule(job=jobs)
+    def call_off(self, job: UUID) -> None:
+        """Also while its attempt runs, and while that is about to finish."""
+        known = self.known[job]
+        if known.state in redrive.CANCELLABLE:
+            redrive.cancel_one(self.toy.database, TASKS, self.toy.workspace, job, "somebody")
+            known.cancel()
+        else:
+            with pytest.raises(WrongState):
+                redrive.cancel_one(self.toy.database, TASKS, self.toy.workspace, job, "somebody")
+
+    @rule(job=jobs)
+    def drive_again(self, job: UUID) -> None:
+        known = self.known[job]
+        if known.state in redrive.REDRIVABLE:
+            redrive.redrive_one(self.toy.database, TASKS, self.toy.workspace, job, "somebody")
+            known.redrive()
+        else:
+            with pytest.raises(WrongState):
+                redrive.redrive_one(self.toy.database, TASKS, self.toy.workspace, job, "somebody")
+
+    @rule(states=st.sampled_from([redrive.CANCELLABLE, ("queued",), ("running",)]), limit=st.integers(1, 4))
+    def call_off_many(self, states: tuple[str, ...], limit: int) -> None:
+        move = redrive.cancelling(TASKS, self.toy.workspace, "somebody")
+        for job in self.move_many(move, states, limit):
+            self.known[job].cancel()
+
+    @rule(states=st.sampled_from([redrive.REDRIVABLE, ("failed",), ("cancelled",)]), limit=st.integers(1, 4))
+    def drive_many_again(self, states: tuple[str, ...], limit: int) -> None:
+        move = redrive.redriving(TASKS, self.toy.workspace, "somebody")
+        for job in self.move_many(move, states, limit):
+            self.known[job].redrive()
+
+    def move_many(self, move: redrive.Move, states: tuple[str, ...], limit: int) -> list[UUID]:
+        """The jobs that must have been moved: the oldest that match."""
+        wanted = JobFilter(state=states[0] if len(states) == 1 else None)  # type: ignore[arg-type]
+        matching = sorted(job for job, known in self.known.items() if known.state in states)
+        assert sum(redrive.count(self.lines[0], self.toy.workspace, wanted, move).values()) == len(matching)
+        moved = redrive.move_all(self.toy.database, self.toy.workspace, wanted, move, limit)
+        assert (moved.jobs, moved.more) == (len(matching[:limit]), len(matching) > limit)
+        return matching[:limit]
 
     @rule(job=jobs, state=st.sampled_from([state for state in STATES if state != "running"]))
     def move_by_hand(self, job: UUID, state: str) -> None:
@@ -207,11 +307,13 @@ class Ledger(RuleBasedStateMachine):
     @invariant()
     def the_ledger_is_as_known(self) -> None:
         rows = self.toy.execute(
-            """SELECT job.id, state, attempt, crashes,
+            """SELECT job.id, state, attempt, crashes, max_attempts,
                       coalesce((SELECT array_agg(outcome ORDER BY number) FROM attempt WHERE attempt.job = job.id),
                                '{}') AS outcomes,
                       coalesce((SELECT array_agg(number ORDER BY number) FROM attempt WHERE attempt.job = job.id),
                                '{}') AS numbers,
+                      coalesce((SELECT array_agg(act ORDER BY at) FROM intervention
+                                WHERE intervention.job = job.id), '{}') AS acts,
                       (SELECT count(*) FROM effect WHERE effect.job = job.id) AS effects
                FROM job"""
         )
@@ -219,7 +321,8 @@ class Ledger(RuleBasedStateMachine):
         for row in rows:
             job = self.known[row["id"]]
             assert (row["state"], row["attempt"], row["crashes"]) == (job.state, job.attempt, job.crashes)
-            assert row["outcomes"] == job.outcomes
+            assert row["max_attempts"] == job.tries + job.granted, "fresh tries after each redrive"
+            assert (row["outcomes"], row["acts"]) == (job.outcomes, job.acts)
             ended = row["attempt"] - (row["state"] == "running")
             assert row["numbers"] == list(range(1, ended + 1)), "one record an attempt that has ended"
             assert row["effects"] == job.outcomes.count("succeeded") <= 1, "one commit a job"
