@@ -73,7 +73,8 @@ class Report:
 
     def as_text(self) -> str:
         """Markdown."""
-        return "\n\n".join([*self._tables(), self._ratio_table(), self._target_table(), self._conditions_list()])
+        tables = [*self._tables(), self._ratio_table(), self._target_table()]
+        return "\n\n".join([*filter(None, tables), self._conditions_list()])
 
     def _tables(self) -> Iterable[str]:
         figures = self.figures()
@@ -128,8 +129,9 @@ def _said(value: Any) -> str:
 
 
 def _table(head: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Empty without rows."""
+    lines = list(rows)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines]) if lines else ""
 
 
 def line(figures: dict[str, float]) -> str:
