@@ -130,3 +130,29 @@ def runs(
     from clients.cli.tables import list_runs
 
     list_runs(folder(state), limit)
+
+
+@app.command()
+def chaos(
+    faults: Annotated[
+        str,
+        typer.Option("--faults", help="Names or groups of faults, joined by commas; all; mixed, for a drawn plan."),
+    ] = "mixed",
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds",
+            min=1,
+            max=86400,
+            help="How long a mixed plan goes on, and at most each fault alone.",
+            show_default="120, and what each needs",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the plan and of what is chosen at random.")] = 1,
+    stock: Annotated[bool, typer.Option("--stock", help="Break stock Celery instead: the control.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Break a system of its own on purpose, and count what became of what it had accepted."""
+    from clients.cli.chaos import chaos as run
+
+    run([name.strip() for name in faults.split(",") if name.strip()], seconds, seed, stock=stock, as_json=as_json)

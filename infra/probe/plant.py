@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -102,41 +102,44 @@ class Probe:
             **self._given,
         }
 
-    def processes(self, after: str = "postgres") -> list[Process]:
-        """A step that makes its schema, its HTTP server, its worker, its Beat; they come after the process `after`."""
-        celery = (sys.executable, "-m", "celery", "-A", "infra.probe.worker")
-        own = self.environment()
-        made = [
-            Process(
-                name="probe-schema",
-                command=(sys.executable, "-m", "infra.probe.schema"),
-                environment={
-                    "MILLRACE_ADMIN_DATABASE_URL": self._servers.admin_url,
-                    "PROBE_PASSWORD": self._password,
-                },
-                after=(after,),
-                step=True,
-            ),
-            Process(
-                name="probe-http",
-                command=(
-                    *(sys.executable, "-m", "uvicorn", "--factory", "infra.probe.main:create", "--no-access-log"),
-                    *("--host", ports.HOST, "--port", str(self.port)),
-                ),
-                environment=own,
-                after=("probe-schema",),
-                ready=probes.answers(f"{self.url}/readyz"),
-            ),
-            self.worker(),
-            Process(
-                name="probe-beat",
-                command=(*celery, "beat", "--loglevel", "INFO"),
-                environment=own,
-                after=("probe-schema", "valkey"),
-                ready=probes.logged("beat: Starting..."),
-            ),
-        ]
+    def processes(self, after: str = "postgres", workers: Sequence[str] = ("probe-worker",)) -> list[Process]:
+        """A step that makes its schema, its HTTP server, its workers, its Beat; they come after the process `after`."""
+        made = [self._schema(after), self._http(), *map(self.worker, workers), self.beat()]
         return [replace(each, environment={**inherited(), **each.environment}, directory=ROOT) for each in made]
+
+    def _schema(self, after: str) -> Process:
+        return Process(
+            name="probe-schema",
+            command=(sys.executable, "-m", "infra.probe.schema"),
+            environment={
+                "MILLRACE_ADMIN_DATABASE_URL": self._servers.admin_url,
+                "PROBE_PASSWORD": self._password,
+            },
+            after=(after,),
+            step=True,
+        )
+
+    def _http(self) -> Process:
+        return Process(
+            name="probe-http",
+            command=(
+                *(sys.executable, "-m", "uvicorn", "--factory", "infra.probe.main:create", "--no-access-log"),
+                *("--host", ports.HOST, "--port", str(self.port)),
+            ),
+            environment=self.environment(),
+            after=("probe-schema",),
+            ready=probes.answers(f"{self.url}/readyz"),
+        )
+
+    def beat(self, name: str = "probe-beat") -> Process:
+        """A Beat's process; of several one leads."""
+        return Process(
+            name=name,
+            command=(sys.executable, "-m", "celery", "-A", "infra.probe.worker", "beat", "--loglevel", "INFO"),
+            environment=self.environment(),
+            after=("probe-schema", "valkey"),
+            ready=probes.logged("beat: Starting..."),
+        )
 
     def worker(self, name: str = "probe-worker") -> Process:
         """A worker's process; its name is also the worker's."""

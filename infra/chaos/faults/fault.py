@@ -1,0 +1,60 @@
+"""What a fault is: a function that goes on until its time is over, and leaves nothing broken behind."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from infra.chaos.load import Load
+from infra.chaos.world import World
+
+
+class Window:
+    """The time that a fault has."""
+
+    def __init__(self, seconds: float, stopped: threading.Event) -> None:
+        self._until = time.monotonic() + seconds
+        self._stopped = stopped
+
+    @property
+    def is_open(self) -> bool:
+        return time.monotonic() < self._until and not self._stopped.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits, at most to the end; whether there is time left."""
+        self._stopped.wait(max(0.0, min(seconds, self._until - time.monotonic())))
+        return self.is_open
+
+    def wait_out(self) -> None:
+        while self.wait(3600.0):
+            continue
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a fault acts on."""
+
+    world: World
+    load: Load
+    window: Window
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way of breaking."""
+
+    name: str
+    group: str
+    seconds: float
+    """How long it lasts when it is injected alone."""
+    inject: Callable[[Scene], None]
+    """Returns when the window is over and what was broken is mended again."""
+    brief: float = 10.0
+    """Seconds in a mixed plan."""
+    stock: bool = True
+    """Whether it applies to stock Celery too."""
+
+    @property
+    def is_brokers(self) -> bool:
+        """The API must not show it."""
+        return self.group == "broker"

@@ -1,0 +1,85 @@
+"""Workers die, freeze, and are told to stop too soon."""
+
+import os
+import signal
+from contextlib import suppress
+from typing import Final
+
+from infra.chaos.faults.fault import Fault, Scene
+
+CHILD_EVERY_SECONDS: Final = 3.0
+WORKER_EVERY_SECONDS: Final = 10.0
+GRACE_SECONDS: Final = 0.7
+"""Shorter than most of the jobs that take time."""
+FREEZE_EXTRA_SECONDS: Final = 8.0
+"""Past the lease."""
+
+
+def kill_children(scene: Scene) -> None:
+    """A pool process that has a job in hand, again and again."""
+    world = scene.world
+    while scene.window.wait(CHILD_EVERY_SECONDS):
+        children = [pid for worker in world.workers for pid in world.children(worker)]
+        busy = world.busy(children)
+        if busy:
+            world.kill_one(world.random.choice(busy))
+        others = [pid for worker in world.others for pid in world.children(worker)]
+        if others:
+            world.kill_one(world.random.choice(others))
+
+
+def kill_worker(scene: Scene) -> None:
+    """Each kind of worker once, whole."""
+    world = scene.world
+    scene.window.wait(1.0)
+    for worker in (world.workers[0], *world.others):
+        world.kill(worker)
+        if not scene.window.wait(1.0):
+            return
+    scene.window.wait_out()
+
+
+def kill_worker_every_10_seconds(scene: Scene) -> None:
+    world, turn = scene.world, 0
+    every = (*world.workers, *world.others)
+    while scene.window.wait(1.0 if turn == 0 else WORKER_EVERY_SECONDS):
+        world.kill(every[turn % len(every)])
+        turn += 1
+
+
+def freeze(scene: Scene) -> None:
+    """Stopped past its lease, then let go on with what is another's by now."""
+    world = scene.world
+    frozen = [worker for worker in (world.workers[0], *world.others[:1]) if world.kill(worker, signal.SIGSTOP)]
+    pids = [pid for worker in frozen for pid in world.family(worker)]
+    try:
+        scene.window.wait_out()
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def roll(scene: Scene) -> None:
+    """A rolling restart whose grace is shorter than the jobs: SIGTERM, and soon SIGKILL."""
+    world = scene.world
+    for worker in (*world.workers, *world.others):
+        if not scene.window.wait(1.0):
+            return
+        before = world.pid(worker)
+        world.tell(worker, signal.SIGTERM)
+        scene.window.wait(GRACE_SECONDS)
+        if before is not None and world.pid(worker) == before:
+            world.kill(worker)
+        while scene.window.wait(0.5) and not (world.is_ready(worker) and world.pid(worker) != before):
+            continue
+
+
+def faults(lease: float) -> list[Fault]:
+    return [
+        Fault("child-kill", "workers", 20, kill_children),
+        Fault("worker-kill", "workers", 8, kill_worker),
+        Fault("worker-kill-10s", "workers", 45, kill_worker_every_10_seconds, brief=25),
+        Fault("worker-freeze", "workers", lease + FREEZE_EXTRA_SECONDS, freeze, brief=lease + FREEZE_EXTRA_SECONDS),
+        Fault("rolling-sigterm", "workers", 40, roll, brief=20),
+    ]

@@ -1,0 +1,207 @@
+"""The load: bounded, through the public HTTP API alone, by callers that repeat what was not answered."""
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+import httpx2 as httpx
+
+from infra.chaos.record import Call, Ending, SmallJob, Upload
+from infra.chaos.world import Endpoint, World
+
+SENDERS: Final = 8
+TIMEOUT_SECONDS: Final = 15.0
+GIVE_UP_SECONDS: Final = 90.0
+LONGEST_PAUSE_SECONDS: Final = 2.0
+MIX: Final = ("noop", "write", "tell", "noop", "write", "tell", "write", "take")
+"""Kinds of the small jobs, in turn."""
+TAKES_SECONDS: Final = (0.8, 2.2)
+REFUSED_EVERY: Final = 20
+"""One in so many requests is rolled back by the service: what it owed must never run."""
+SHARE_DONE: Final = 1 - 1 / REFUSED_EVERY
+"""Of the requests for small jobs, those that become one."""
+ROWS: Final = 200
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Want:
+    """A small job to ask for."""
+
+    kind: str
+    args: Json
+    ending: Ending = "succeeded"
+    headers: tuple[tuple[str, str], ...] = ()
+    """Of the first try alone."""
+
+
+class Load:
+    """Asks for small jobs and sends files, as often as it is told, between `resume` and `pause`."""
+
+    def __init__(self, world: World, *, jobs_a_second: float, upload_every: float, seed: int) -> None:
+        self._world, self._record = world, world.record
+        self.rate = jobs_a_second
+        self._upload_every = upload_every
+        self._random = random.Random(seed)  # noqa: S311  # a run that can be repeated
+        self._wanted: queue.Queue[Want | None] = queue.Queue(maxsize=SENDERS * 2)
+        self._going, self._stopped = threading.Event(), threading.Event()
+        self._idle = [threading.Event() for _ in range(SENDERS + 1)]
+        self._threads = [
+            threading.Thread(target=self._pace, name="pace", daemon=True),
+            *(threading.Thread(target=self._send, args=(idle,), daemon=True) for idle in self._idle[1:]),
+        ]
+        if world.uploads is not None:
+            self._threads.append(threading.Thread(target=self._upload, name="upload", daemon=True))
+        else:
+            self._idle[0].set()
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def resume(self) -> None:
+        self._going.set()
+
+    def pause(self) -> None:
+        """Returns when nothing is on its way any more, at the latest when the callers have given up."""
+        self._going.clear()
+        deadline = time.monotonic() + GIVE_UP_SECONDS + TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            if self._wanted.empty() and all(idle.is_set() for idle in self._idle):
+                return
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._going.set()
+        for _ in range(SENDERS):
+            self._wanted.put(None)
+        for thread in self._threads:
+            thread.join(GIVE_UP_SECONDS + TIMEOUT_SECONDS)
+
+    def want(self, kind: str, args: Json | None = None, ending: Ending = "succeeded", **headers: str) -> None:
+        """One more small job than the load's own; returns at once unless all callers are busy."""
+        named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+        self._wanted.put(Want(kind, args or {}, ending, named))
+
+    def _pace(self) -> None:
+        turn = 0
+        while not self._stopped.is_set():
+            self._going.wait()
+            kind = MIX[turn % len(MIX)]
+            turn += 1
+            if turn % REFUSED_EVERY == 0:
+                kind = "refused"
+            with suppress(queue.Full):  # the API is away, and its callers wait: more of them would change nothing
+                self._wanted.put_nowait(Want(kind, self._args(kind)))
+            self._stopped.wait(1 / self.rate)
+
+    def _args(self, kind: str) -> Json:
+        if kind == "take":
+            return {"seconds": round(self._random.uniform(*TAKES_SECONDS), 2)}
+        return {"effect": True} if kind == "tell" else {}
+
+    def _send(self, idle: threading.Event) -> None:
+        with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            while True:
+                idle.set()
+                want = self._wanted.get()
+                idle.clear()
+                if want is None:
+                    return
+                if want.kind == "refused":
+                    self._ask_for_refusal(client)
+                else:
+                    self._ask(client, want)
+
+    def _ask(self, client: httpx.Client, want: Want) -> None:
+        number, part, first = self._record.draw(), self._record.part, dict(want.headers)
+        body = {"kind": f"probe.thing.{want.kind}", "args": {**want.args, "number": number}}
+
+        def send() -> httpx.Response:
+            headers = {**self._world.jobs.headers, "Idempotency-Key": f"job-{number}", **first}
+            first.clear()
+            return client.post(f"{self._world.jobs.url}/v1/jobs", json=body, headers=headers)
+
+        answer = self._persist(send)
+        if answer is None or answer.status_code != httpx.codes.ACCEPTED:
+            self._record.unresolved.append(number)
+            return
+        job = str(answer.json()["job"]["id"])
+        self._record.jobs.append(SmallJob(number, want.kind, want.ending, part, job, time.time()))
+
+    def _ask_for_refusal(self, client: httpx.Client) -> None:
+        number = self._record.draw()
+        endpoint = self._world.jobs
+
+        def send() -> httpx.Response:
+            return client.post(f"{endpoint.url}/v1/refused", json={"number": number}, headers=endpoint.headers)
+
+        self._record.refused.append(number)
+        self._persist(send)
+
+    def _upload(self) -> None:
+        endpoint = self._world.uploads
+        assert endpoint is not None
+        with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            while not self._stopped.is_set():
+                self._idle[0].set()
+                self._going.wait()
+                if self._stopped.is_set():
+                    return
+                self._idle[0].clear()
+                self.send_file(client, endpoint, make_csv(self._random, ROWS))
+                self._idle[0].set()
+                self._stopped.wait(self._upload_every)
+
+    def send_file(self, client: httpx.Client, endpoint: Endpoint, content: bytes, tries: int | None = None) -> None:
+        """One file, as a new dataset of its own. `tries`: given up after so many; by default after a time."""
+        number, part = self._record.draw(), self._record.part
+        dataset, key = f"chaos-{number:06}", str(uuid4())
+
+        def send() -> httpx.Response:
+            return client.post(
+                f"{endpoint.url}/v1/datasets",
+                params={"name": dataset},
+                content=content,
+                headers={**endpoint.headers, "Content-Type": "text/csv", "Idempotency-Key": key},
+            )
+
+        answer = self._persist(send, tries)
+        if answer is not None and answer.status_code == httpx.codes.ACCEPTED:
+            run = str(answer.json()["run"]["id"])
+            self._record.uploads.append(Upload(dataset, part, run, time.time()))
+        else:
+            self._record.unresolved.append(number)
+
+    def _persist(self, send: Callable[[], httpx.Response], tries: int | None = None) -> httpx.Response | None:
+        """Repeats under the same key until there is an answer that is none of a passing trouble."""
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        pause, tried = 0.1, 0
+        while True:
+            at, began = time.time(), time.monotonic()
+            answer: httpx.Response | None = None
+            with suppress(httpx.TransportError):
+                answer = send()
+            status = answer.status_code if answer is not None else None
+            says_when = answer is not None and "retry-after" in answer.headers
+            self._record.calls.append(Call(at, time.monotonic() - began, status, says_when))
+            if answer is not None and status is not None and status < 500:
+                return answer
+            tried += 1
+            if tried == tries or time.monotonic() > deadline or self._stopped.is_set():
+                return None
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            time.sleep(pause)
+
+
+def make_csv(random_: random.Random, rows: int) -> bytes:
+    """A small file of which a report can be made."""
+    lines = [f"{n},2026-{n % 12 + 1:02}-01,{random_.choice(['north', 'south'])},{n}.50" for n in range(rows)]
+    return "\n".join(["order_id,day,region,amount", *lines, ""]).encode()

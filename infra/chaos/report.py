@@ -1,0 +1,137 @@
+"""The report of a run: one JSON object, and the tables that the documentation prints from it."""
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+from infra.chaos.run import BACK_SECONDS, RECOVERY_EXTRA_SECONDS, Part, Run
+from infra.chaos.verdict import NEVER, Counts, Verdict, as_json, percentile
+from infra.chaos.world import World
+
+Json = dict[str, Any]
+WORDS: Final = 40
+"""So many of the things that are not as they should be are told in words."""
+
+
+def build(world: World, run: Run, verdict: Verdict, seed: int, seconds: float) -> Json:
+    """The whole object. `broken` names each promise that was not kept; it is empty when all were."""
+    everything = [value for values in verdict.recoveries.values() for value in values]
+    total = verdict.total()
+    calls = [call for part in run.parts for call in part.calls]
+    p99 = percentile([call.seconds for call in calls if not call.is_error], 0.99)
+    limit = world.lease_seconds + RECOVERY_EXTRA_SECONDS
+    faults = [_of(part, verdict) for part in run.parts]
+    return {
+        "system": world.name,
+        **as_json(total),
+        "recovery_p50_s": _rounded(percentile(everything, 0.5)),
+        "recovery_p99_s": _rounded(percentile(everything, 0.99)),
+        "recoveries": len(everything),
+        "api_errors": sum(len(part.errors) for part in run.parts),
+        "api_p99_ms": None if p99 is None else round(1000 * p99, 1),
+        "requests": len(world.record.calls),
+        "unresolved": len(world.record.unresolved),
+        "faults": faults,
+        "broken": [*_broken(total, everything, limit, faults), *(f"not injected: {each}" for each in run.trouble)],
+        "words": verdict.words[:WORDS],
+        "conditions": {
+            "seed": seed,
+            "seconds": round(seconds),
+            "lease_seconds": world.lease_seconds,
+            "cpus": os.cpu_count(),
+            "load_average": round(os.getloadavg()[0], 1),
+            "python": platform.python_version(),
+            "celery": version("celery"),
+        },
+    }
+
+
+def _of(part: Part, verdict: Verdict) -> Json:
+    counts = verdict.parts.get(part.name, Counts())
+    recoveries = verdict.recoveries.get(part.name, [])
+    says_when = sum(call.says_when for call in part.errors)
+    return {
+        "fault": part.name,
+        "group": part.group,
+        "seconds": round(part.ended - part.began, 1),
+        "injected": part.injected,
+        **as_json(counts),
+        "recovery_p50_s": _rounded(percentile(recoveries, 0.5)),
+        "recovery_p99_s": _rounded(percentile(recoveries, 0.99)),
+        "recoveries": len(recoveries),
+        "api_requests": len(part.calls),
+        "api_errors": len(part.errors),
+        "api_errors_with_retry_after": says_when,
+        "api_p99_ms": part.p99_ms,
+        "api_p99_before_ms": part.before_p99_ms,
+        "resumed_s": part.resumed,
+        "throughput_back_s": part.back,
+        "quiet_s": part.quiet,
+    }
+
+
+def _broken(total: Counts, recoveries: Sequence[float], limit: float, faults: Iterable[Json]) -> list[str]:
+    broken = [f"{name} is {getattr(total, name)}" for name in NEVER if getattr(total, name)]
+    if total.accepted != total.succeeded + total.failed + total.cancelled:
+        broken.append("accepted is not succeeded + failed + cancelled")
+    slowest = percentile(recoveries, 0.99)
+    if slowest is not None and slowest > limit:
+        broken.append(f"recovery p99 is {slowest:.1f} s, more than {limit:.0f} s")
+    for fault in faults:
+        if fault["group"] == "broker" and fault["api_errors"]:
+            broken.append(f"{fault['fault']} showed in the API: {fault['api_errors']} errors")
+        if fault["throughput_back_s"] is None:
+            broken.append(f"{fault['fault']}: throughput was not back within {BACK_SECONDS:.0f} s")
+    return broken
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+_COLUMNS: Final = (
+    ("fault", "fault"),
+    ("s", "seconds"),
+    ("accepted", "accepted"),
+    ("succeeded", "succeeded"),
+    ("failed", "failed"),
+    ("lost", "lost"),
+    ("effects twice", "duplicated_effects"),
+    ("messages twice", "duplicate_messages"),
+    ("recovery p50 / p99, s", ("recovery_p50_s", "recovery_p99_s")),
+    ("first job after, s", "resumed_s"),
+    ("throughput back, s", "throughput_back_s"),
+    ("API errors / requests", ("api_errors", "api_requests")),
+    ("API p99 before / during, ms", ("api_p99_before_ms", "api_p99_ms")),
+)
+
+
+def markdown(found: Json) -> str:
+    """A table of the run, a line a fault and one of the whole."""
+    whole = {
+        **found,
+        "fault": "**all**",
+        "seconds": sum(fault["seconds"] for fault in found["faults"]),
+        "resumed_s": None,
+        "throughput_back_s": None,
+        "api_requests": sum(fault["api_requests"] for fault in found["faults"]),
+        "api_p99_before_ms": None,
+    }
+    lines = [
+        "| " + " | ".join(title for title, _ in _COLUMNS) + " |",
+        "|---" + "|---:" * (len(_COLUMNS) - 1) + "|",
+        *("| " + " | ".join(_cell(row, key) for _, key in _COLUMNS) + " |" for row in (*found["faults"], whole)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: Json, key: str | tuple[str, str]) -> str:
+    if isinstance(key, tuple):
+        pair = [_cell(row, each) for each in key]
+        return " / ".join(pair) if any(pair) else ""
+    value = row[key]
+    if value is None:
+        return ""
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,225 @@
+"""What became of what was accepted: counts by part of the run, from our own record and the system's tables."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from infra.chaos.record import Record, SmallJob, Upload
+from infra.chaos.world import JobRow, Row, World
+from infra.probe import record as deeds
+from infra.probe.record import Record as Deed
+
+LEGAL: Final = frozenset(
+    {
+        *(("queued", to) for to in ("running", "failed", "cancelled")),
+        *(("running", to) for to in ("succeeded", "failed", "cancelled", "queued")),
+        *(("failed", "queued"), ("cancelled", "queued")),
+    }
+)
+"""The moves of a job's state, written down a second time: the checker believes nobody."""
+ENDED: Final = ("succeeded", "failed", "cancelled")
+OWN_EFFECT: Final = ("write", "take")
+DELIVERIES: Final = 2
+"""Of each upload: a mail and a webhook."""
+
+
+@dataclass
+class Counts:
+    """All zero but the first three when every promise is kept."""
+
+    accepted: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    """Ended with a reason; what was to fail, and what was not."""
+    cancelled: int = 0
+    lost: int = 0
+    """Accepted, and not ended when all was quiet, or ended as succeeded without what it owed."""
+    wrongly_ended: int = 0
+    """Succeeded though it could not, or failed though nothing was wrong with it; with its reason."""
+    unexplained: int = 0
+    """Failed without a reason."""
+    duplicated_effects: int = 0
+    """Rows in the database beyond the one that a key is to have."""
+    duplicated_jobs: int = 0
+    """Jobs beyond the one that a request asked for."""
+    double_commits: int = 0
+    """Jobs of which two attempts committed."""
+    illegal_moves: int = 0
+    unheard_events: int = 0
+    """Events without their subscribers' jobs."""
+    rolled_back_ran: int = 0
+    """Jobs that ran although their transaction was rolled back."""
+    duplicate_messages: int = 0
+    """Mails and webhooks that arrived again, under the same id: allowed, and counted."""
+
+    def add(self, other: "Counts") -> None:
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+NEVER: Final = (
+    *("lost", "unexplained", "duplicated_effects", "duplicated_jobs", "double_commits"),
+    *("illegal_moves", "unheard_events", "rolled_back_ran"),
+)
+"""Counts that break a promise when they are not zero."""
+
+
+@dataclass
+class Verdict:
+    """Counts by part, and what each says in words when it is not as it should be."""
+
+    parts: dict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    words: list[str] = field(default_factory=list)
+    recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds from a crash to the next attempt of each job that it hit, by part."""
+
+    def total(self) -> Counts:
+        total = Counts()
+        for counts in self.parts.values():
+            total.add(counts)
+        return total
+
+
+def judge(world: World) -> Verdict:
+    """Compares once all is quiet, or the patience was used up. Raises psycopg.Error when PostgreSQL is away."""
+    verdict, record = Verdict(), world.record
+    done = list(world.deeds.records())
+    rows, effects = world.rows(), world.effects()
+    by_number: dict[int, list[JobRow]] = defaultdict(list)
+    for row in rows:
+        by_number[row.number].append(row)
+    had: dict[int, list[Row]] = defaultdict(list)
+    for effect in effects:
+        had[effect["number"]].append(effect)
+    ran = Counter(deed.number for deed in done)
+    ends = Counter(deed.number for deed in done if deed.deed == deeds.FINISHED)
+    for job in record.jobs:
+        _judge_job(verdict, job, by_number[job.number], had[job.number], ran[job.number], ends[job.number])
+    _judge_uploads(verdict, world, record)
+    _judge_refused(verdict, record, by_number, had, ran)
+    _judge_moves(verdict, record, world.moves())
+    for crash in record.crashes:
+        verdict.recoveries[crash.part] += _recoveries(done, crash.pids, crash.at_ns)
+    return verdict
+
+
+def _judge_job(
+    verdict: Verdict, job: SmallJob, rows: Sequence[JobRow], effects: Sequence[Row], ran: int, ends: int
+) -> None:
+    counts = verdict.parts[job.part]
+    counts.accepted += 1
+    counts.duplicated_jobs += max(0, len(rows) - 1)
+    row = next((row for row in rows if row.job == job.job), None)
+    if row is None or row.state not in ENDED:
+        counts.lost += 1
+        verdict.words.append(f"{job.part}: {job.kind} {job.number} (job {job.job}) is {_state(row)}")
+        return
+    setattr(counts, row.state, getattr(counts, row.state) + 1)
+    if row.state != job.ending:
+        counts.wrongly_ended += 1
+        verdict.words.append(f"{job.part}: {job.kind} {job.number} (job {job.job}) has {row.state}")
+    if row.state == "failed" and not row.has_reason:
+        counts.unexplained += 1
+    if row.state == "succeeded":
+        wanted = 1 if job.kind in (*OWN_EFFECT, "tell") else 0
+        if job.kind == "tell" and not effects:
+            counts.unheard_events += 1
+        elif len(effects) < wanted or not ran:
+            counts.lost += 1
+            verdict.words.append(f"{job.part}: {job.kind} {job.number} (job {job.job}) succeeded without its effect")
+    counts.duplicated_effects += max(0, len(effects) - 1)
+    counts.double_commits += max(0, ends - 1)
+
+
+def _state(row: JobRow | None) -> str:
+    return row.state if row is not None else "nowhere"
+
+
+def _judge_uploads(verdict: Verdict, world: World, record: Record) -> None:
+    found = world.upload_rows() if record.uploads else {}
+    for upload in record.uploads:
+        _judge_upload(verdict, record, upload, found.get(upload.dataset))
+    for arrivals in (record.mails, record.hooks):
+        parts = {upload.dataset: upload.part for upload in record.uploads}
+        for id, times in arrivals.ids.items():
+            if part := parts.get(arrivals.datasets[id]):
+                verdict.parts[part].duplicate_messages += times - 1
+
+
+def _judge_upload(verdict: Verdict, record: Record, upload: Upload, row: Row | None) -> None:
+    """A file has succeeded when its mail and its webhook have arrived here, whatever the system says."""
+    counts = verdict.parts[upload.part]
+    counts.accepted += 1
+    missing, rejected = [], False
+    for what, arrivals in (("mail", record.mails), ("webhook", record.hooks)):
+        if not arrivals.about(upload.dataset):
+            rejected |= upload.dataset in arrivals.rejected
+            missing += [what] if upload.dataset not in arrivals.rejected else []
+    if row is None or row["unfinished"] or (missing and not row["failed"]):
+        counts.lost += 1
+        verdict.words.append(f"{upload.part}: file {upload.dataset} (run {upload.run}): {row}, missing {missing}")
+        return
+    ending = "failed" if missing or rejected else "succeeded"
+    setattr(counts, ending, getattr(counts, ending) + 1)
+    if missing:
+        counts.wrongly_ended += 1
+        verdict.words.append(f"{upload.part}: file {upload.dataset} (run {upload.run}) has failed: {row}")
+    beyond = {"versions": 1, "renders": 1, "deliveries": DELIVERIES}
+    counts.duplicated_effects += sum(max(0, row[name] - most) for name, most in beyond.items())
+
+
+def _judge_refused(
+    verdict: Verdict,
+    record: Record,
+    rows: dict[int, list[JobRow]],
+    effects: dict[int, list[Row]],
+    ran: Counter[int],
+) -> None:
+    for number in record.refused:
+        if ran[number] or effects[number] or rows[number]:
+            verdict.parts["refused"].rolled_back_ran += 1
+            verdict.words.append(f"{number} was rolled back and ran")
+
+
+def _judge_moves(verdict: Verdict, record: Record, moves: Iterable[Row]) -> None:
+    """Every committed move, of all services' jobs."""
+    parts = {job.job: job.part for job in record.jobs}
+    committed: Counter[tuple[str, str]] = Counter()
+    for move in moves:
+        counts = verdict.parts[parts.get(move["job"], "services")]
+        claims = int(move["became"] == "running")
+        if (move["was"], move["became"]) not in LEGAL or move["attempt"] != move["attempt_was"] + claims:
+            counts.illegal_moves += 1
+            verdict.words.append(f"{move['service']}: job {move['job']} moved {move['was']} -> {move['became']}")
+        if move["became"] == "succeeded":
+            committed[move["service"], move["job"]] += 1
+            counts.double_commits += int(committed[move["service"], move["job"]] > 1)
+
+
+def _recoveries(done: Iterable[Deed], pids: Iterable[int], at_ns: int) -> list[float]:
+    """Seconds from the crash to the next start of each job that these processes had begun and not finished."""
+    begun: dict[int, int] = {}
+    hit: dict[int, float] = {}
+    for deed in done:
+        if deed.at_ns <= at_ns:
+            if deed.pid in set(pids) and deed.deed == deeds.STARTED:
+                begun[deed.number] = deed.at_ns
+            elif deed.deed == deeds.FINISHED:
+                begun.pop(deed.number, None)
+        elif deed.number in begun and deed.deed == deeds.STARTED and deed.number not in hit:
+            hit[deed.number] = (deed.at_ns - at_ns) / 1e9
+    return list(hit.values())
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Nearest rank; None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def as_json(counts: Counts) -> dict[str, Any]:
+    return {each.name: getattr(counts, each.name) for each in fields(counts)}
