@@ -1,5 +1,6 @@
 """Bootsteps of a Celery worker: the lease thread, the guard of the event queue's bindings, the pace of task events."""
 
+import os
 import threading
 from contextlib import suppress
 from typing import Any
@@ -21,8 +22,41 @@ log = structlog.get_logger(__name__)
 BINDINGS_SECONDS = 5.0
 EVENTS_SECONDS = 0.5
 EVENTS_A_BATCH = 500
+FORK_SECONDS = 5.0
+"""A fork waits at most so long for the lease thread."""
 ENTER_SECONDS = 5.0
 """A worker that starts while PostgreSQL is away waits so long for its lease, then goes on without."""
+
+
+class ForkGate:
+    """Held while a thread of the main process is at work: no pool process is forked meanwhile.
+
+    A fork copies the locks as they are (of an import, of a connection pool), without the thread that would release
+    them: the new process would wait for ever. A pool process is replaced just when the lease thread looks for what
+    the dead one left, so this is no rare chance.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_shut = False
+        os.register_at_fork(before=self._shut, after_in_parent=self._open, after_in_child=self._forget)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _shut(self) -> None:
+        # Bounded: while PostgreSQL does not answer the thread may be long, and the worker has other things to do.
+        self._is_shut = self._lock.acquire(timeout=FORK_SECONDS)
+
+    def _open(self) -> None:
+        if self._is_shut:
+            self._lock.release()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
 
 
 class LeaseStep(bootsteps.StartStopStep):
@@ -39,6 +73,7 @@ class LeaseStep(bootsteps.StartStopStep):
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._keeper: leases.Keeper | None = None
+        self._gate = ForkGate()
 
     def start(self, worker: Any) -> None:
         settings = self._service.settings
@@ -74,8 +109,9 @@ class LeaseStep(bootsteps.StartStopStep):
         assert self._keeper is not None
         while not self._stopped.is_set():
             try:
-                connection = connection or self._service.database.connect()
-                self._keeper.round(connection)
+                with self._gate:
+                    connection = connection or self._service.database.connect()
+                    self._keeper.round(connection)
                 self._entered.set()
             except (psycopg.Error, SQLAlchemyError) as error:
                 log.error("lease not renewed", reason=str(error)[:300])
