@@ -171,8 +171,10 @@ def _configuration(service: Service) -> dict[str, Any]:
 
 def _install(app: Celery, service: Service) -> None:
     """Bootsteps and signals. Signals are process-wide, and a process has one service's app."""
+    from shared import transport
     from shared.workers import BindingGuard, EventPacing, LeaseStep
 
+    transport.install()
     app.steps["worker"].add(LeaseStep)
     app.steps["consumer"].update((BindingGuard, EventPacing))
     signals.setup_logging.connect(_on_logging(service), weak=False)

@@ -10,7 +10,7 @@ import pytest
 from tests.architecture.tree import ROOT, imports, modules, relative
 
 FASTAPI = r"services\.\w+\.(main|routes)(\..+)?|shared\.http(\..+)?|shared\.testing\.http"
-CELERY = r"services\.\w+\.(worker|tasks)|shared\.(celery|beat|results|workers|ledger)(\..+)?"
+CELERY = r"services\.\w+\.(worker|tasks)|shared\.(celery|beat|results|transport|workers|ledger)(\..+)?"
 ENVIRONMENT = r"shared\.telemetry|services\.reports\.adapters\.pdf"
 """The first reads OpenTelemetry's own variables, the second gives some of its own to a child process. Every other
 variable is a field of a settings class."""

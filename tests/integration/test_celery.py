@@ -360,6 +360,15 @@ def test_jobs_that_the_broker_forgot_run_all_the_same(works: Works, broker: Any)
     assert {works.toy.job(job)["attempt"] for job in jobs} == {1}
 
 
+def test_what_is_no_message_is_dropped_and_the_worker_goes_on(works: Works, broker: Any) -> None:
+    worker = works.all()
+    for entry in (b"", b"not JSON", b"\x00\xff", b"[]", b"{}", b"null", b'{"properties": {}}', b'{"properties": []}'):
+        broker.lpush("toy.jobs", entry)
+    assert works.ends(works.owe())["state"] == "succeeded"
+    assert worker.says("malformed message dropped")
+    assert not worker.says("Unrecoverable error")
+
+
 def test_bindings_that_the_broker_forgot_come_back(works: Works, broker: Any) -> None:
     works.all()
     works.ends(works.owe())
