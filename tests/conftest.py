@@ -21,7 +21,7 @@ from infra.provision import at
 from shared.db import Database, migrate
 
 TESTS = Path(__file__).parent
-LAYERS = ("unit", "architecture", "contracts", "integration", "e2e")
+LAYERS = ("unit", "architecture", "contracts", "integration", "e2e", "chaos")
 """In this order: what fails in seconds first, and the whole running system, once it is up, to the end."""
 PASSWORD = "test-only"
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -21,8 +21,7 @@ def build(world: World, run: Run, verdict: Verdict, seed: int, seconds: float) -
     total = verdict.total()
     calls = [call for part in run.parts for call in part.calls]
     p99 = percentile([call.seconds for call in calls if not call.is_error], 0.99)
-    limit = world.lease_seconds + RECOVERY_EXTRA_SECONDS
-    faults = [_of(part, verdict) for part in run.parts]
+    faults = [_of(part, verdict, world.lease_seconds) for part in run.parts]
     return {
         "system": world.name,
         **as_json(total),
@@ -34,7 +33,7 @@ def build(world: World, run: Run, verdict: Verdict, seed: int, seconds: float) -
         "requests": len(world.record.calls),
         "unresolved": len(world.record.unresolved),
         "faults": faults,
-        "broken": [*_broken(total, everything, limit, faults), *(f"not injected: {each}" for each in run.trouble)],
+        "broken": [*_broken(total, faults), *(f"not injected: {each}" for each in run.trouble)],
         "words": verdict.words[:WORDS],
         "conditions": {
             "seed": seed,
@@ -48,7 +47,7 @@ def build(world: World, run: Run, verdict: Verdict, seed: int, seconds: float) -
     }
 
 
-def _of(part: Part, verdict: Verdict) -> Json:
+def _of(part: Part, verdict: Verdict, lease: float) -> Json:
     counts = verdict.parts.get(part.name, Counts())
     recoveries = verdict.recoveries.get(part.name, [])
     says_when = sum(call.says_when for call in part.errors)
@@ -60,6 +59,7 @@ def _of(part: Part, verdict: Verdict) -> Json:
         **as_json(counts),
         "recovery_p50_s": _rounded(percentile(recoveries, 0.5)),
         "recovery_p99_s": _rounded(percentile(recoveries, 0.99)),
+        "recovery_limit_s": lease + RECOVERY_EXTRA_SECONDS + part.others_seconds,
         "recoveries": len(recoveries),
         "api_requests": len(part.calls),
         "api_errors": len(part.errors),
@@ -72,14 +72,14 @@ def _of(part: Part, verdict: Verdict) -> Json:
     }
 
 
-def _broken(total: Counts, recoveries: Sequence[float], limit: float, faults: Iterable[Json]) -> list[str]:
+def _broken(total: Counts, faults: Iterable[Json]) -> list[str]:
     broken = [f"{name} is {getattr(total, name)}" for name in NEVER if getattr(total, name)]
     if total.accepted != total.succeeded + total.failed + total.cancelled:
         broken.append("accepted is not succeeded + failed + cancelled")
-    slowest = percentile(recoveries, 0.99)
-    if slowest is not None and slowest > limit:
-        broken.append(f"recovery p99 is {slowest:.1f} s, more than {limit:.0f} s")
     for fault in faults:
+        slowest, limit = fault["recovery_p99_s"], fault["recovery_limit_s"]
+        if slowest is not None and slowest > limit:
+            broken.append(f"{fault['fault']}: recovery p99 is {slowest} s, more than {limit:.0f} s")
         if fault["group"] == "broker" and fault["api_errors"]:
             broken.append(f"{fault['fault']} showed in the API: {fault['api_errors']} errors")
         if fault["throughput_back_s"] is None:

@@ -40,6 +40,8 @@ class Part:
     group: str
     seconds: float
     injected: list[str] = field(default_factory=list)
+    others_seconds: float = 0.0
+    """In a mixed plan: how long what a recovery needs may itself have been away, by another fault."""
     began: float = 0.0
     ended: float = 0.0
     """When the last fault was over."""
@@ -94,7 +96,7 @@ class Run:
 
     def mixed(self, faults: Sequence[Fault], seconds: float, seed: int) -> Part:
         """Faults drawn by `seed`, at most two at once and never two of a group."""
-        part = Part("mixed", "mixed", seconds)
+        part = Part("mixed", "mixed", seconds, others_seconds=max(fault.brief for fault in faults))
         chance = random.Random(seed)  # noqa: S311  # a plan that can be repeated
         plan = _draw(faults, chance)
         window = Window(seconds, self._stopped)
