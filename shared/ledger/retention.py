@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 JOBS = ("job", *(table for table, key in PARTITIONED.items() if key == "job"))
 """`job`, and the tables that are partitioned by its id."""
-MOST_SURVIVORS = 10_000
+MOST_SURVIVORS = 5_000
 """A week of which more jobs survive stays whole: to move them would hold everybody up."""
 IDEMPOTENCY_DAYS = 7.0
 UNPUBLISHED = "position IS NULL OR position > coalesce((SELECT position FROM cursor WHERE name = 'published'), 0)"
