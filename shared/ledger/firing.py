@@ -33,7 +33,7 @@ from shared.schedules.timetable import Slot
 
 log = structlog.get_logger(__name__)
 
-SCHEDULES_A_ROUND = 200
+SCHEDULES_A_ROUND = 500
 """Fired in one transaction; what is due beyond that follows in the next round."""
 WAITING_SLOTS = 100
 """So many slots of one schedule may wait for the job before them (overlap `queue`)."""
@@ -292,7 +292,7 @@ def make_way(database: Database, connection: Connection, tasks: Tasks) -> int:
 _IN_THE_WAY = """
 SELECT schedule.name, schedule.workspace, job.id AS job FROM schedule JOIN job ON job.cause_id = schedule.id
 WHERE waiting > 0 AND overlap = 'cancel' AND schedule.state IN ('active', 'ended')
-  AND cause = 'schedule' AND job.state IN ('queued', 'running') LIMIT 200"""
+  AND cause = 'schedule' AND job.state IN ('queued', 'running') LIMIT 500"""
 
 
 def release(connection: Connection, tasks: Tasks, now: datetime, limit: int = SCHEDULES_A_ROUND) -> int:
