@@ -11,7 +11,7 @@ import pytest
 from shared import ids
 from shared.db import raw
 from shared.errors import RetryLater
-from shared.ledger import feed, leases, queries, redrive
+from shared.ledger import feed, firing, leases, queries, redrive, schedules
 from shared.ledger.attempts import Attempt
 from shared.ledger.dispatch import Dispatcher, EventPublisher
 from shared.ledger.enqueue import Origin, enqueue, enqueue_many, publish
@@ -20,12 +20,13 @@ from shared.ledger.firing import Firer
 from shared.ledger.intake import Intake
 from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of
 from tests.integration.toy.harness import Broken, Toy, tasks_of
-from tests.integration.toy.jobs import Do, Other, ThingDone
+from tests.integration.toy.jobs import Asked, Do, Other, ThingDone
+from tests.integration.toy.scheduled import HOUR, MINUTE, NOON, Schedules
 from tests.integration.toy.wire import Wire
 
 GROWING = re.compile(r"^(job|attempt|event|slot|intervention|effect|idempotency)(_\d{8}|_default)?$")
 """Tables, and their partitions, that hold as many rows as there was work."""
-WHOLE = {"job_due", "job_running", "event_unplaced", "slot_waiting"}
+WHOLE = {"job_due", "job_running", "job_schedule", "event_unplaced", "schedule_waiting", "slot_waiting"}
 """Partial indexes that may be read from one end to the other: they hold what is not done yet."""
 
 Statement = tuple[str, Any]
@@ -67,6 +68,7 @@ def live(toy: Toy) -> None:
     with toy.connect() as connection:
         lead(toy, connection, tasks)
         look(toy, connection, jobs)
+        fire(toy, connection)
     for job in jobs:
         toy.execute("SELECT id FROM job WHERE id = %s", job)
     redrive.redrive_one(toy.database, tasks, toy.workspace, jobs[-1], "somebody")
@@ -102,6 +104,23 @@ def lead(toy: Toy, connection: Any, tasks: Any) -> None:
     leases.reap(toy.database, connection, tasks, 3)
     leases.expire(toy.database, connection, tasks)
     leases.forget(connection)
+
+
+def fire(toy: Toy, connection: Any) -> None:
+    beat = Schedules(toy)
+    [first, *_] = made = [beat.make(overlap=overlap) for overlap in ("allow", "skip", "queue", "cancel")]
+    for minutes in range(3):
+        beat.fire(NOON + minutes * MINUTE)
+    toy.run(beat.tasks, schedules.job_id(made[2], NOON), kind=Asked.kind)
+    beat.fire(NOON + 3 * MINUTE)
+    beat.change(schedules.pause, first, NOON + HOUR)
+    beat.change(schedules.resume, first, NOON + 2 * HOUR)
+    firing.rearm(connection, NOON)
+    schedules.list_schedules(connection, toy.workspace)
+    schedules.history(connection, toy.workspace, first)
+    with toy.database.transaction() as session:
+        schedules.run_now(raw(session), beat.tasks, toy.workspace, first, ids.draw(), ids.draw())
+        schedules.delete(raw(session), toy.workspace, first)
 
 
 def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
@@ -146,7 +165,9 @@ def _of_partition(index: str, name: str) -> bool:
     columns = {
         "job_due": "queue_priority_not_before_id",
         "job_running": "worker",
+        "job_schedule": "cause_id",
         "event_unplaced": "id",
+        "schedule_waiting": "id",
         "slot_waiting": "schedule_id",
     }
     return bool(re.match(rf"^[a-z]+_(\d{{8}}|default)_{columns[name]}_idx\d*$", index))
