@@ -176,7 +176,7 @@ class Client:
     def deliveries(self, run: str | None = None) -> Iterator[Json]:
         return self._pages("/v1/deliveries", run=run)
 
-    # Runs, jobs, traces
+    # Runs, jobs
 
     def runs(self) -> Iterator[Json]:
         """The newest first."""
@@ -218,6 +218,52 @@ class Client:
     def retry_jobs(self, filter: Json, *, dry_run: bool = False, **options: Any) -> Json:
         """As `cancel_jobs`; also with `per_second` and, to go on, `not_before` (the last answer's `until`)."""
         return self._post("/v1/jobs:retry", {"filter": filter, "dry_run": dry_run, **options})
+
+    # Schedules
+
+    def schedules(self, **filters: str) -> Iterator[Json]:
+        """Of all services, the newest first. `filters`: name, state, kind."""
+        return self._pages("/v1/schedules", **filters)
+
+    def schedule(self, schedule: str) -> Json:
+        return self._get(f"/v1/schedules/{schedule}")
+
+    def create_schedule(self, **body: Any) -> Json:
+        """`name`, `kind`, `args`, one of `cron`, `every_seconds` and `at`, and more (docs/how-to/schedule.md)."""
+        return self._post("/v1/schedules", body)
+
+    def replace_schedule(self, schedule: str, **body: Any) -> Json:
+        return _json(self._persist(lambda: self._http.put(f"/v1/schedules/{schedule}", json=body), _REPEATABLE))
+
+    def delete_schedule(self, schedule: str) -> None:
+        self._delete(f"/v1/schedules/{schedule}")
+
+    def pause_schedule(self, schedule: str) -> Json:
+        return self._post(f"/v1/schedules/{schedule}/pause", {})
+
+    def resume_schedule(self, schedule: str) -> Json:
+        return self._post(f"/v1/schedules/{schedule}/resume", {})
+
+    def run_schedule(self, schedule: str, *, idempotency_key: str | None = None) -> Json:
+        """Fire it now, once however often it is sent. Returns {"job": …, "run": …}."""
+        return self._owe(f"/v1/schedules/{schedule}/run", {}, idempotency_key)
+
+    def preview_schedule(self, schedule: str, count: int = 10) -> Json:
+        return self._get(f"/v1/schedules/{schedule}/preview", count=count)
+
+    def preview_times(self, count: int = 10, **times: Any) -> Json:
+        """The next fires of a schedule that is not made: `cron`, `every_seconds` or `at`; `zone`, `start`, `end`."""
+        return _json(
+            self._persist(
+                lambda: self._http.post("/v1/schedules/preview", params={"count": count}, json=times), _REPEATABLE
+            )
+        )
+
+    def schedule_history(self, schedule: str, outcome: str | None = None) -> Iterator[Json]:
+        """What became of each of its times, the newest first."""
+        return self._pages(f"/v1/schedules/{schedule}/history", outcome=outcome)
+
+    # Traces
 
     def trace(self, trace: str) -> Json:
         return self._get(f"/v1/traces/{trace}")

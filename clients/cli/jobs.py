@@ -197,7 +197,7 @@ class Moving:
         if state is not None and state not in MOVABLE[self.move_name]:
             allowed = " and ".join(MOVABLE[self.move_name])
             raise BadInput(f"--job-state {state}: only {allowed} jobs can be {DONE[self.move_name]}")
-        named, edited = [_id(each, "job") for each in ids], None if args is None else _arguments(args)
+        named, edited = [_id(each, "job") for each in ids], None if args is None else arguments(args)
         with place.client(self.folder) as client:
             if named:
                 self._move_named(client, named, edited)
@@ -256,7 +256,8 @@ class Moving:
             raise CommandError(f"{', '.join(unreachable)} could not be asked: jobs there are as they were")
 
 
-def _arguments(text: str) -> Json:
+def arguments(text: str) -> Json:
+    """Raises BadInput."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:

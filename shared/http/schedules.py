@@ -148,11 +148,12 @@ def list_schedules(
     request: Request,
     state: ScheduleState | None = None,
     kind: str | None = None,
+    name: str | None = None,
     after: UUID | None = None,
     limit: PageLimit = 100,
 ) -> SchedulePage:
     """This service's schedules of the caller's workspace, newest first."""
-    return page(request, caller, state=state, kind=kind, after=after, limit=limit)
+    return page(request, caller, state=state, kind=kind, name=name, after=after, limit=limit)
 
 
 @router.post("/v1/schedules/preview")

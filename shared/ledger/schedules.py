@@ -189,15 +189,17 @@ def list_schedules(
     *,
     state: str | None = None,
     kind: str | None = None,
+    name: str | None = None,
     after: UUID | None = None,
     limit: int = 100,
 ) -> tuple[list[Row], UUID | None]:
     """A page of schedules, newest first, and the `next` cursor or None."""
     rows = connection.execute(
         """SELECT * FROM schedule WHERE workspace = %(workspace)s AND (%(state)s::text IS NULL OR state = %(state)s)
-             AND (%(kind)s::text IS NULL OR kind = %(kind)s) AND (%(after)s::uuid IS NULL OR id < %(after)s)
+             AND (%(kind)s::text IS NULL OR kind = %(kind)s) AND (%(name)s::text IS NULL OR name = %(name)s)
+             AND (%(after)s::uuid IS NULL OR id < %(after)s)
            ORDER BY id DESC LIMIT %(limit)s""",
-        {"workspace": workspace, "state": state, "kind": kind, "after": after, "limit": limit + 1},
+        {"workspace": workspace, "state": state, "kind": kind, "name": name, "after": after, "limit": limit + 1},
     ).fetchall()
     return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
 

@@ -60,7 +60,9 @@ def written_commands() -> dict[str, set[str]]:
     known = commands(command)
     found: dict[str, set[str]] = {}
     for page in PAGES:
-        for words in re.findall(r"(?:`|^|/)millrace ((?:(?:jobs|bench) )?[a-z]+)", page.read_text(), re.MULTILINE):
+        for words in re.findall(
+            r"(?:`|^|/)millrace ((?:(?:jobs|schedules|bench) )?[a-z]+)", page.read_text(), re.MULTILINE
+        ):
             found.setdefault(words, set()).add(relative(page))
     assert known
     return found

@@ -49,12 +49,13 @@ async def list_schedules(
     request: Request,
     state: ScheduleState | None = None,
     kind: str | None = None,
+    name: str | None = None,
     after: UUID | None = None,
     limit: PageLimit = 100,
 ) -> SchedulePage:
     """Schedules of all services, newest first."""
-    filters = {"state": state, "kind": kind, "after": after, "limit": limit}
-    params = {name: str(value) for name, value in filters.items() if value is not None}
+    filters = {"state": state, "kind": kind, "name": name, "after": after, "limit": limit}
+    params = {key: str(value) for key, value in filters.items() if value is not None}
     found, failed = await request.app.state.peers.ask_all("/v1/schedules", _token(caller, request), params)
     own = await to_thread.run_sync(lambda: schedules.page(request, caller, **filters))
     pages = [own, *(SchedulePage.model_validate(page) for page in found.values() if page)]
