@@ -60,7 +60,7 @@ FROM (SELECT n, uuidv7(-ago) AS id, now() - ago AS at
      ) AS made"""
 _ATTEMPTS = """
 INSERT INTO attempt (job, number, outcome, worker, version, seconds, started_at, finished_at)
-SELECT id, 1, 'succeeded', worker, '0', 0.0001, started_at, finished_at FROM job
+SELECT id, 1, 'succeeded', worker, '0', 0.0001, started_at, finished_at FROM job WHERE result IS NOT NULL
 ON CONFLICT DO NOTHING"""
 
 

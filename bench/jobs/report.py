@@ -27,11 +27,12 @@ class Report:
             self._found[name][f"{case}.{measure}"].append(value)
         self._windows += windows
 
-    def fail(self, name: str, reason: str) -> None:
-        self._failures[name].append(reason)
+    def fail(self, what: str, reason: str) -> None:
+        self._failures[what].append(reason)
 
-    def failed(self, name: str) -> bool:
-        return name in self._failures
+    @property
+    def failed(self) -> bool:
+        return bool(self._failures)
 
     def figures(self) -> dict[str, dict[str, Summary]]:
         return {
