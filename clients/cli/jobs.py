@@ -133,7 +133,7 @@ def _attempts(job: Json) -> Iterator[tuple[datetime, list[Text]]]:
         lines = [Text.assemble((head, "bold"), when)]
         if error := attempt["error"]:
             lines.append(Text(f"  {error['code']}: {_said(error)}", "red"))
-            facts = {k: v for k, v in error.items() if k not in ("code", "detail", "type", "traceback")}
+            facts = {k: v for k, v in error.items() if k not in ("code", "detail", "type", "traceback", "attempts")}
             if facts:
                 lines.append(Text(f"  {json.dumps(facts, ensure_ascii=False)}"))
             lines += [Text(f"  {line}", "dim") for line in (error.get("traceback") or "").splitlines()]
@@ -144,7 +144,7 @@ def _interventions(job: Json) -> Iterator[tuple[datetime, list[Text]]]:
     for act in job["interventions"]:
         lines = [Text.assemble((f"{act['act']} by {act['by']}", "bold"), f"  {local(act['at'])}")]
         reason = f": {act['reason']['code']}: {_said(act['reason'])}" if act["reason"] else ""
-        lines.append(Text(f"  it was {act['state']} after {act['attempt']} attempts{reason}"))
+        lines.append(Text(f"  it was {act['state']}, at attempt {act['attempt']}{reason}"))
         if act["args"] is not None:
             lines.append(Text(f"  its arguments were {json.dumps(act['args'], ensure_ascii=False)}"))
         yield _time(act["at"]), lines

@@ -81,7 +81,7 @@ def test_a_dead_letter_is_told_so_that_a_person_can_read_it(client: Client, data
     assert "attempt.error: RuntimeError: bird fell over" in out
     assert "in fall_over" in out, "the traceback"
     assert "redriven by key:mr_" in out
-    assert "it was failed after 8 attempts: attempt.error: RuntimeError: bird fell over" in out
+    assert "it was failed, at attempt 8: attempt.error: RuntimeError: bird fell over" in out
     code, out, _ = say("show", job, "--json")
     assert json.loads(out)["history"][7]["outcome"] == "failed"
 
