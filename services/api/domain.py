@@ -1,6 +1,6 @@
 """Pure rules: how a run stands, by what the ledgers say of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from services.api.jobs import SETTLING
+from services.api.jobs import LOOKS
 from shared.contracts.catalog import consumers
 from shared.contracts.envelope import Envelope
 
@@ -92,12 +92,41 @@ def _not_taken_in(jobs: Sequence[Job], events: Sequence[Envelope]) -> list[str]:
     return [kind for event in events for kind in consumers(event.type) if (event.id, kind) not in caused]
 
 
+class Tally(BaseModel):
+    """How a run stands by one service's jobs of it, as far as the rules need to know it."""
+
+    run: UUID
+    unfinished: int
+    failed: str | None
+    cancelled: str | None
+    finished_at: datetime | None
+    events: bool
+
+
+def tallied(tallies: Iterable[Tally]) -> dict[UUID, Standing]:
+    """How runs without events stand, by all services' tallies of them. Those with events are told by these."""
+    by_run: dict[UUID, list[Tally]] = {}
+    for tally in tallies:
+        by_run.setdefault(tally.run, []).append(tally)
+    return {run: _tallied(found) for run, found in by_run.items() if not any(tally.events for tally in found)}
+
+
+def _tallied(tallies: Sequence[Tally]) -> Standing:
+    if unfinished := sum(tally.unfinished for tally in tallies):
+        return Standing("running", f"{unfinished} jobs have not ended", None)
+    finished_at = max((tally.finished_at for tally in tallies if tally.finished_at), default=None)
+    for state in ("failed", "cancelled"):
+        if reason := next((getattr(tally, state) for tally in tallies if getattr(tally, state)), None):
+            return Standing(state, reason, finished_at)
+    return Standing("succeeded", None, finished_at)
+
+
 J = TypeVar("J", bound=Job)
 
 
 def without_settling(jobs: Sequence[J]) -> list[J]:
     """The jobs that are steps of a run."""
-    return [job for job in jobs if job.kind != SETTLING]
+    return [job for job in jobs if job.kind not in LOOKS]
 
 
 def look_again(age: timedelta) -> float | None:

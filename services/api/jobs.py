@@ -7,8 +7,8 @@ from pydantic import StringConstraints
 
 from shared.ledger.messages import EventArgs, JobArgs, Lane
 
-SETTLING = "api.run.settle"
-"""The kind that looks how a run stands. It is no step of the run: counted as one, it would wait for itself."""
+SETTLING, SWEEPING = LOOKS = "api.run.settle", "api.run.sweep"
+"""Kinds that look how runs stand. They are no steps of a run: counted as one, such a job would wait for itself."""
 
 
 class RecordEvent(EventArgs):
@@ -37,3 +37,15 @@ class SettleRun(JobArgs):
 
     run: UUID
     event: UUID | None = None
+
+
+class SweepRuns(JobArgs):
+    """See how the runs stand that began in a span of time and published no event, until they have ended."""
+
+    kind: ClassVar[str] = SWEEPING
+    queue: ClassVar[str] = "api.jobs"
+    lane: ClassVar[Lane] = Lane.BULK
+
+    since: UUID
+    until: UUID
+    """Bounds of their ids, the second one excluded."""

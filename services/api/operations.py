@@ -1,7 +1,7 @@
 """Use cases of `api`: workspaces, keys, runs, spans."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from sqlmodel import Session
 from services.api import repository
 from services.api.domain import Job, Part, Standing, moved_since, standing, without_settling
 from services.api.errors import ScopeUnknown, WorkspaceExists
-from services.api.jobs import SettleRun
+from services.api.jobs import SettleRun, SweepRuns
 from services.api.models import ApiKey, AuditEntry, Run, RunEvent, Span, Workspace
 from shared import ids, telemetry
 from shared.auth import WORKSPACE_SCOPES, Principal, digest
@@ -21,6 +21,8 @@ from shared.errors import NotFound, Unauthenticated
 from shared.ledger.enqueue import Origin, enqueue, publish
 
 KEY_PREFIX = "mr_"
+SWEEP_SECONDS = 15
+"""Runs that began in such a span are looked at together."""
 SETTLE_AFTER = timedelta(seconds=2)
 """By then the jobs that an event causes are mostly done."""
 SHOWN_CHARACTERS = 10
@@ -78,7 +80,32 @@ def authenticate(session: Session, text: str) -> Principal:
 
 def begin_run(session: Session, workspace: UUID, run: UUID, trace_id: str | None) -> None:
     """Enter a run as soon as its request was accepted, so that it is listed before its first event."""
-    repository.upsert_run(session, _run(workspace, run, trace_id, ids.time_of(run)))
+    began = ids.time_of(run)
+    repository.upsert_run(session, _run(workspace, run, trace_id, began))
+    first = datetime.fromtimestamp(began.timestamp() // SWEEP_SECONDS * SWEEP_SECONDS, UTC)
+    last = first + timedelta(seconds=SWEEP_SECONDS)
+    args = SweepRuns(since=ids.floor(first), until=ids.floor(last))
+    sweep = ids.derive(first, args.kind, workspace)  # one for all runs of the span
+    session.info["origin"] = Origin(workspace, sweep, "request", sweep)
+    with telemetry.detached():
+        enqueue(session, args, id=sweep, not_before=last + SETTLE_AFTER)
+
+
+def sweep(
+    session: Session, workspace: UUID, args: SweepRuns, found: Mapping[UUID, Standing], unreachable: Sequence[str]
+) -> int:
+    """Write down how the runs of the span stand that published no event; answers how many have not ended."""
+    running = repository.running_runs(session, workspace, args.since, args.until)
+    if unreachable:
+        return len(running)
+    left = 0
+    for run in running:
+        standing = found.get(run)  # none: it is told by its events, or no job of it is known
+        if standing is not None and standing.state == "running":
+            left += 1
+        elif standing is not None:
+            keep_standing(session, run, standing)
+    return left
 
 
 def record_event(session: Session, event: Envelope) -> None:

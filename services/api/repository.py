@@ -70,6 +70,12 @@ def list_runs(session: Session, workspace: UUID, after: UUID | None, limit: int)
     return session.exec(query.order_by(col(Run.id).desc()).limit(limit)).all()
 
 
+def running_runs(session: Session, workspace: UUID, since: UUID, until: UUID) -> Sequence[UUID]:
+    """Ids in [since, until) of the workspace's runs of which no end is known."""
+    query = select(Run.id).where(Run.workspace == workspace, col(Run.id) >= since, col(Run.id) < until)
+    return session.exec(query.where(Run.state == "running")).all()
+
+
 def list_run_events(session: Session, run: UUID) -> Sequence[RunEvent]:
     return session.exec(select(RunEvent).where(RunEvent.run == run).order_by(col(RunEvent.id))).all()
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from services.api import operations
-from services.api.adapters.parts import ask_parts
-from services.api.domain import Part, look_again
-from services.api.jobs import RecordEvent, RunCanary, SettleRun
+from services.api.adapters.parts import ask_parts, ask_tallies
+from services.api.domain import Part, Tally, look_again, tallied
+from services.api.jobs import RecordEvent, RunCanary, SettleRun, SweepRuns
 from services.api.settings import ApiSettings
 from shared import ids
 from shared.auth import Principal, issue
@@ -46,11 +46,32 @@ def settle_run(attempt: Attempt, args: SettleRun) -> str | None:
     return None
 
 
+@tasks.job(SweepRuns, time_limit=60)
+def sweep_runs(attempt: Attempt, args: SweepRuns) -> None:
+    found, unreachable = _tallies(attempt, args)
+    with attempt.noting() as session:
+        left = operations.sweep(session, attempt.workspace, args, tallied(found), unreachable)
+    again = look_again(datetime.now(UTC) - ids.time_of(args.until))
+    if left and again is not None:
+        raise Snooze(f"{left} runs have not ended.", after=again)
+
+
+def _tallies(attempt: Attempt, args: SweepRuns) -> tuple[list[Tally], list[str]]:
+    settings = ApiSettings()
+    found, unreachable = ask_tallies(settings.service_urls, _token(settings, attempt), args.since, args.until)
+    with attempt.reading() as session:
+        own = queries.tallies(raw(session), attempt.workspace, args.since, args.until)
+    return [*found, *map(Tally.model_validate, own)], unreachable
+
+
+def _token(settings: ApiSettings, attempt: Attempt) -> str:
+    return issue(settings.signing_key, Principal("api", frozenset({"read"}), attempt.workspace))
+
+
 def _parts(attempt: Attempt, run: UUID) -> tuple[list[Part], list[str]]:
     """The services' parts of a run; the own part last, so that the jobs which the others' events caused are in it."""
     settings = ApiSettings()
-    token = issue(settings.signing_key, Principal("api", frozenset({"read"}), attempt.workspace))
-    parts, unreachable = ask_parts(settings.service_urls, token, run)
+    parts, unreachable = ask_parts(settings.service_urls, _token(settings, attempt), run)
     with attempt.reading() as session:
         own = queries.part_of_run(raw(session), "api", attempt.workspace, run)
     return [*parts, Part.model_validate(own)], unreachable

@@ -150,6 +150,19 @@ class RunPart(BaseModel):
     events: list[Envelope]
 
 
+class Tally(BaseModel):
+    """How a run stands by one service's jobs of it."""
+
+    run: UUID
+    unfinished: int
+    failed: str | None
+    """The reason of a job that failed."""
+    cancelled: str | None
+    finished_at: datetime | None
+    events: bool
+    """Whether the service published any."""
+
+
 class JobPage(BaseModel):
     items: list[JobBody]
     next: UUID | None

@@ -1,5 +1,6 @@
 """The routes by which people move jobs: retry and cancel, one or all that a filter matches."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -59,13 +60,13 @@ def _shown(request: Request, workspace: UUID, id: UUID) -> JobDetail:
         return JobDetail.model_validate(queries.show_job(raw(session), request.app.state.service, workspace, id))
 
 
-def cancel_many(request: Request, caller: Principal, body: CancelManyBody) -> MovedBody:
+def cancel_many(request: Request, caller: Principal, body: CancelManyBody, spared: tuple[str, ...] = ()) -> MovedBody:
     assert caller.workspace is not None
     move = redrive.cancelling(request.app.state.tasks, caller.workspace, caller.name)
-    return _many(request, caller.workspace, body, move)
+    return _many(request, caller.workspace, body, replace(move, spared=spared))
 
 
-def retry_many(request: Request, caller: Principal, body: RetryManyBody) -> MovedBody:
+def retry_many(request: Request, caller: Principal, body: RetryManyBody, spared: tuple[str, ...] = ()) -> MovedBody:
     assert caller.workspace is not None
     database = request.app.state.database
     with database.transaction() as session:
@@ -73,7 +74,7 @@ def retry_many(request: Request, caller: Principal, body: RetryManyBody) -> Move
     move = redrive.redriving(
         request.app.state.tasks, caller.workspace, caller.name, first=first, per_second=body.per_second
     )
-    answer = _many(request, caller.workspace, body, move)
+    answer = _many(request, caller.workspace, body, replace(move, spared=spared))
     if not body.dry_run:
         answer.until = first + timedelta(seconds=answer.jobs / body.per_second)
     return answer

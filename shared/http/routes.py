@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.db import raw
 from shared.http import metrics
-from shared.http.bodies import JobDetail, JobPage, RunPart
+from shared.http.bodies import JobDetail, JobPage, RunPart, Tally
 from shared.http.dependencies import Caller, PageLimit, Transaction, Wanted, requires
 from shared.ledger import queries
 from shared.ledger.feed import PAGE_EVENTS, Page, read
@@ -77,6 +77,13 @@ def show_part(caller: Caller.Read, session: Transaction, request: Request, id: U
     """This service's part of a run: its jobs and the events it published."""
     assert caller.workspace is not None
     return RunPart.model_validate(queries.part_of_run(raw(session), request.app.state.service, caller.workspace, id))
+
+
+@jobs.get("/v1/runs/tallies", tags=["jobs"])
+def list_tallies(caller: Caller.Read, session: Transaction, since: UUID, until: UUID) -> list[Tally]:
+    """How the runs with ids from `since` to before `until` stand by this service's jobs."""
+    assert caller.workspace is not None
+    return [Tally.model_validate(row) for row in queries.tallies(raw(session), caller.workspace, since, until)]
 
 
 feed = APIRouter()

@@ -62,6 +62,22 @@ def part_of_run(connection: Statements, service: str, workspace: UUID, run: UUID
     return {"jobs": [_body(service, row) for row in jobs], "events": [envelope(service, row) for row in events]}
 
 
+def tallies(connection: Statements, workspace: UUID, since: UUID, until: UUID) -> list[Row]:
+    """How the runs stand whose ids are in [since, until), by this service's jobs and events of them: `run`, how many
+    jobs are `unfinished`, the reason of one that `failed` and of one that was `cancelled`, `finished_at`, and whether
+    there are `events`. From one snapshot."""
+    return connection.execute(
+        """SELECT run, count(*) FILTER (WHERE state IN ('queued', 'running')) AS unfinished,
+                  min(kind || ': ' || coalesce(error ->> 'detail', state)) FILTER (WHERE state = 'failed') AS failed,
+                  min(kind || ': ' || coalesce(error ->> 'detail', state)) FILTER (WHERE state = 'cancelled')
+                    AS cancelled,
+                  max(finished_at) AS finished_at,
+                  EXISTS (SELECT FROM event WHERE event.run = job.run) AS events
+           FROM job WHERE run >= %s AND run < %s AND workspace = %s GROUP BY run ORDER BY run""",
+        (since, until, workspace),
+    ).fetchall()
+
+
 def _body(service: str, row: Row) -> dict[str, Any]:
     return {
         **row,

@@ -52,6 +52,8 @@ class Move:
     name: str
     states: tuple[str, ...]
     make: Callable[[Session, list[UUID], int], list[Row]]
+    spared: tuple[str, ...] = ()
+    """Kinds that no filter matches."""
 
 
 @dataclass
@@ -159,7 +161,7 @@ def _where(workspace: UUID, wanted: JobFilter, move: Move) -> tuple[str, list[An
     if wanted.state is not None and wanted.state not in move.states:
         raise Unprocessable(f"Only {' and '.join(move.states)} jobs can be {move.name}, not {wanted.state} ones.")
     where, values = wanted.where(workspace)
-    return f"{where} AND state = ANY(%s)", [*values, list(move.states)]
+    return f"{where} AND state = ANY(%s) AND kind <> ALL(%s)", [*values, list(move.states), list(move.spared)]
 
 
 # The moves

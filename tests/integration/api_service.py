@@ -118,6 +118,10 @@ def peer_service() -> FastAPI:
     def delete_schedule(id: str):
         return None
 
+    @app.get("/v1/runs/tallies")
+    def list_tallies():
+        return []
+
     @app.get("/v1/runs/{id}/part")
     def part(id: str):
         return {"jobs": [], "events": []}

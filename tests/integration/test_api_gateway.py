@@ -227,3 +227,33 @@ def test_a_service_that_hangs_is_named_when_many_are_moved(hung):
     assert moved["unreachable"] == ["reports"]
     answer = hung.post(f"/v1/jobs/{ids.draw()}/cancel", headers=bearer(key))
     assert (answer.status_code, answer.json()["code"]) == (503, "service.unavailable")
+
+
+def states_of_runs(database):
+    with database.connect() as connection:
+        return [row["state"] for row in connection.execute("SELECT state FROM run ORDER BY id").fetchall()]
+
+
+def test_a_run_without_events_is_told_though_nobody_asks(client, database):
+    _, key = workspace_and_key(client)
+    first = client.post("/v1/jobs", json={"kind": "api.canary.run"}, headers=bearer(key)).json()["job"]["url"]
+    for _ in range(3):
+        client.post("/v1/jobs", json={"kind": "api.canary.run"}, headers=bearer(key))
+    assert client.post(f"{first}/cancel", headers=bearer(key)).status_code == 200
+    assert states_of_runs(database) == ["running"] * 4
+    run_due(database, tasks)
+    assert states_of_runs(database) == ["cancelled", "succeeded", "succeeded", "succeeded"]
+    assert len(jobs(database, kind="api.run.sweep")) <= 2, "one for all that began in a span"
+
+
+def test_no_run_is_told_while_a_service_cannot_be_asked(client, database, monkeypatch):
+    _, key = workspace_and_key(client)
+    urls = {**client.app.state.settings.service_urls, "reports": "http://127.0.0.1:1"}
+    monkeypatch.setenv("MILLRACE_SERVICE_URLS", json.dumps(urls))
+    client.post("/v1/jobs", json={"kind": "api.canary.run"}, headers=bearer(key))
+    with database.connect() as connection:
+        connection.execute("UPDATE job SET not_before = now() WHERE kind = 'api.run.sweep'")
+    run_due(database, tasks, hurry=False)
+    assert states_of_runs(database) == ["running"]
+    [sweep] = jobs(database, kind="api.run.sweep")
+    assert (sweep["state"], sweep["error"]["code"]) == ("queued", "attempt.snoozed")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from services.api.domain import look_again, standing, without_settling
+from services.api.domain import Standing, Tally, look_again, moved_since, standing, tallied, without_settling
 from shared import ids
 from shared.contracts.catalog import consumers
 from shared.contracts.envelope import Envelope
@@ -93,3 +93,33 @@ def test_the_job_that_looks_how_a_run_stands_is_no_step_of_it():
 def test_looks_again_ever_later_and_then_no_more():
     ages = [timedelta(0), timedelta(minutes=1), timedelta(hours=11), timedelta(hours=13)]
     assert [look_again(age) for age in ages] == [2.0, 30.0, 1800.0, None]
+
+
+# By tallies
+
+
+def tally(run: UUID, **more: Any) -> Tally:
+    plain = {"unfinished": 0, "failed": None, "cancelled": None, "finished_at": NOON, "events": False}
+    return Tally(run=run, **{**plain, **more})  # type: ignore[arg-type]
+
+
+def test_a_run_without_events_stands_as_all_services_say_together() -> None:
+    run, later = ids.draw(), NOON + timedelta(hours=1)
+    assert tallied([tally(run), tally(run, finished_at=later)]) == {run: Standing("succeeded", None, later)}
+    assert tallied([tally(run), tally(run, unfinished=2)])[run] == Standing("running", "2 jobs have not ended", None)
+    failed, cancelled = tally(run, failed="a.b.c: No."), tally(run, cancelled="a.b.d: Off.")
+    assert tallied([cancelled, failed])[run] == Standing("failed", "a.b.c: No.", NOON)
+    assert tallied([tally(run), cancelled])[run] == Standing("cancelled", "a.b.d: Off.", NOON)
+
+
+def test_a_run_with_events_is_told_by_these() -> None:
+    run, other = ids.draw(), ids.draw()
+    assert tallied([tally(run), tally(run, events=True), tally(other)]).keys() == {other}
+
+
+def test_an_ended_run_is_looked_at_again_when_a_job_of_it_moved_since() -> None:
+    hour = timedelta(hours=1)
+    assert moved_since(NOON, [Job("a.b.c", "succeeded"), Job("a.b.d", "queued", finished_at=None)])
+    assert moved_since(NOON, [Job("a.b.c", "succeeded", finished_at=NOON + hour)])
+    assert not moved_since(NOON, [Job("a.b.c", "failed", finished_at=NOON - hour), Job("a.b.d", "succeeded")])
+    assert not moved_since(NOON, []), "they have aged out"

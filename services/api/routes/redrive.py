@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from services.api import operations
 from services.api.adapters.peers import not_answered
+from services.api.jobs import LOOKS
 from shared.auth import Principal, issue
 from shared.errors import NotFound
 from shared.http import redrive, requires
@@ -57,13 +58,22 @@ async def _one(request: Request, caller: Principal, path: str, body: Any, own: C
 @router.post("/v1/jobs:cancel")
 async def cancel_jobs(caller: Writer, request: Request, body: CancelManyBody) -> MovedBody:
     """Call off all waiting and running jobs that the filter matches, oldest first, or count them."""
-    return await _many(request, caller, "/v1/jobs:cancel", body, lambda: redrive.cancel_many(request, caller, body))
+    return await _many(
+        request, caller, "/v1/jobs:cancel", body, lambda: redrive.cancel_many(request, caller, body, _spared(body))
+    )
 
 
 @router.post("/v1/jobs:retry")
 async def retry_jobs(caller: Writer, request: Request, body: RetryManyBody) -> MovedBody:
     """Drive all failed and cancelled jobs that the filter matches again, spread over time, or count them."""
-    return await _many(request, caller, "/v1/jobs:retry", body, lambda: redrive.retry_many(request, caller, body))
+    return await _many(
+        request, caller, "/v1/jobs:retry", body, lambda: redrive.retry_many(request, caller, body, _spared(body))
+    )
+
+
+def _spared(body: CancelManyBody) -> tuple[str, ...]:
+    """Whoever means everything does not mean the looks at runs."""
+    return () if body.filter.kind else LOOKS
 
 
 async def _many(
