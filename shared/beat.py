@@ -157,9 +157,9 @@ class Leader:
     def _round(self, connection: Connection) -> float:
         if self._is_due("housekeeping", HOUSEKEEPING_SECONDS):
             self._keep_house(connection)
+        fired = self._fire(connection)
         if self._is_due("reap", REAP_SECONDS):
             self._reap(connection)
-        fired = self._fire(connection)
         placed = self._publisher.place(connection)
         given = self._give(connection)
         if placed or given or fired:

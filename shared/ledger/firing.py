@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 SCHEDULES_A_ROUND = 500
 """Fired in one transaction; what is due beyond that follows in the next round."""
+ROUND_SECONDS = 1.0
+"""So long one transaction decides: slots that were missed by the thousand take time, and rows are locked meanwhile."""
 WAITING_SLOTS = 100
 """So many slots of one schedule may wait for the job before them (overlap `queue`)."""
 IDLE_SECONDS = 1.0
@@ -119,7 +121,7 @@ def fire_due(connection: Connection, tasks: Tasks, now: datetime, limit: int = S
         with connection.transaction():
             rows = [in_utc(row) for row in connection.execute(_DUE, {"now": now, "limit": limit})]
             found = [row["id"] for row in rows]
-            _decide_all(connection, tasks, rows, now)
+            return _decide_all(connection, tasks, rows, now)
     except Exception as error:
         if is_outage(error) or not found:
             raise
@@ -147,15 +149,20 @@ ORDER BY next_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED"""
 _DUE_ONE = "SELECT * FROM schedule WHERE id = %(id)s AND state = 'active' AND next_at <= %(now)s FOR UPDATE SKIP LOCKED"
 
 
-def _decide_all(connection: Connection, tasks: Tasks, rows: list[Row], now: datetime) -> None:
+def _decide_all(connection: Connection, tasks: Tasks, rows: list[Row], now: datetime) -> int:
+    """Answers how many there was time for; the others are due as before."""
     unfinished = _unfinished(connection, [row["id"] for row in rows if row["overlap"] != "allow"])
-    deeds = _Deeds()
+    deeds, decided, end = _Deeds(), 0, time.monotonic() + ROUND_SECONDS
     for row in rows:
+        if decided and time.monotonic() > end:
+            break
+        decided += 1
         try:
             deeds += _decide(row, tasks, unfinished[row["id"]], now)
         except Exception as error:  # whatever is wrong with the row: the others are not its affair
             _disable(connection, row["id"], error)
     _write(connection, deeds, now)
+    return decided
 
 
 def _unfinished(connection: Statements, schedules: list[UUID]) -> dict[UUID, list[UUID]]:

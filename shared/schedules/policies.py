@@ -12,7 +12,7 @@ Overlap = Literal["allow", "skip", "queue", "cancel"]
 
 SLOTS_A_LOOK = 500
 """At most so many slots of one schedule are fired in one go; the rest follows in the next."""
-COUNTED = 1000
+COUNTED = 300
 """Missed slots beyond so many are not counted one by one."""
 
 

@@ -100,6 +100,14 @@ def test_jitter_is_kept_and_is_the_same_for_every_beat(beat: Schedules) -> None:
     assert (slot["at"], slot["due_at"]) == (NOON, due)
 
 
+def test_one_transaction_takes_a_bounded_time(beat: Schedules, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [beat.make() for _ in range(5)]
+    monkeypatch.setattr(firing, "ROUND_SECONDS", -1.0)
+    with toy.connect() as connection:
+        assert [firing.fire_due(connection, beat.tasks, NOON) for _ in range(6)] == [1, 1, 1, 1, 1, 0]
+    assert [beat.minutes(id) for id in made] == [[0]] * 5
+
+
 # Two at once, and what dies
 
 
