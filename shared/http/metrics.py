@@ -39,8 +39,9 @@ def install(app: FastAPI, service: str) -> None:
     app.add_middleware(MetricsMiddleware, service=service)
 
 
-def ledger(service: str, depths: list[Row]) -> bytes:
-    """Gauges of the ledger in the text format: jobs by queue and state, and how long the oldest has been due."""
+def ledger(service: str, depths: list[Row], schedules: list[Row]) -> bytes:
+    """Gauges of the ledger in the text format: jobs by queue and state, schedules by state, and for how long the
+    oldest of them has been due."""
     registry = CollectorRegistry()
     labels = ["service", "queue", "state"]
     jobs = Gauge("millrace_jobs", "Jobs that wait or run", labels, registry=registry)
@@ -48,4 +49,10 @@ def ledger(service: str, depths: list[Row]) -> bytes:
     for row in depths:
         jobs.labels(service, row["queue"], row["state"]).set(row["jobs"])
         oldest.labels(service, row["queue"], row["state"]).set(max(0.0, row["oldest"]))
+    labels = ["service", "state"]
+    kept = Gauge("millrace_schedules", "Schedules", labels, registry=registry)
+    late = Gauge("millrace_schedules_overdue_seconds", "Since the first was to fire", labels, registry=registry)
+    for row in schedules:
+        kept.labels(service, row["state"]).set(row["schedules"])
+        late.labels(service, row["state"]).set(max(0.0, row["overdue"] or 0.0))
     return generate_latest(registry)

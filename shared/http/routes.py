@@ -12,7 +12,7 @@ from shared.db import raw
 from shared.http import metrics
 from shared.http.bodies import JobDetail, JobPage, RunPart, Tally
 from shared.http.dependencies import Caller, PageLimit, Transaction, Wanted, requires
-from shared.ledger import queries
+from shared.ledger import queries, schedules
 from shared.ledger.feed import PAGE_EVENTS, Page, read
 
 router = APIRouter()
@@ -36,7 +36,8 @@ def readyz(request: Request) -> JSONResponse:
 @router.get("/metrics", tags=["operations"], dependencies=[Depends(requires("metrics"))])
 def show_metrics(session: Transaction, request: Request) -> Response:
     """Prometheus text format: requests of this process, and the service's ledger as it stands now."""
-    ledger = metrics.ledger(request.app.state.service, queries.depths(raw(session)))
+    connection = raw(session)
+    ledger = metrics.ledger(request.app.state.service, queries.depths(connection), schedules.counts(connection))
     return Response(generate_latest() + ledger, media_type=CONTENT_TYPE_LATEST)
 
 

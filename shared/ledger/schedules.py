@@ -223,6 +223,15 @@ def history(
     return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
 
 
+def counts(connection: Statements) -> list[Row]:
+    """By `state`: `schedules`, and of active ones `overdue` (seconds since the first of them was to fire)."""
+    return connection.execute(
+        """SELECT state, count(*) AS schedules,
+                  extract(epoch FROM now() - min(next_at) FILTER (WHERE state = 'active'))::float AS overdue
+           FROM schedule GROUP BY state"""
+    ).fetchall()
+
+
 def in_utc(row: Row) -> Row:
     """Instants as UTC, in which alone they may be added to: psycopg gives them in the session's zone."""
     return {name: value.astimezone(UTC) if isinstance(value, datetime) else value for name, value in row.items()}

@@ -249,3 +249,15 @@ def test_scopes_and_workspaces(site: TestApp, client: TestClient, toy: Toy) -> N
                          ("POST", "/resume"), ("DELETE", ""), ("PUT", "")):  # fmt: skip
         assert stranger.request(method, made["url"] + path, json=HOURLY).status_code == 404
     assert stranger.get("/v1/schedules").json()["items"] == []
+
+
+def test_metrics_tell_schedules_that_nobody_fires(site: TestApp, client: TestClient, toy: Toy) -> None:
+    made = make(client)
+    make(client, name="paused")
+    client.post(f"{client.get('/v1/schedules?name=paused').json()['items'][0]['url']}/pause")
+    toy.execute("UPDATE schedule SET next_at = now() - interval '1 hour' WHERE id = %s", made["id"])
+    told = TestClient(site.app, headers={"Authorization": "Bearer metrics-key"}).get("/metrics").text
+    assert 'millrace_schedules{service="toy",state="active"} 1.0' in told
+    assert 'millrace_schedules{service="toy",state="paused"} 1.0' in told
+    [overdue] = [line for line in told.splitlines() if line.startswith("millrace_schedules_overdue_seconds{")][:1]
+    assert 3600 <= float(overdue.rpartition(" ")[2]) < 3700
