@@ -225,11 +225,10 @@ class _Turn:
             self._skip(slot, "schedule.queue_full", f"{WAITING_SLOTS} fires were waiting already (overlap queue).")
 
     def _fire(self, slot: Slot) -> None:
-        id = job_id(self._row["id"], slot.at)
         run = ids.draw()
+        id = self._enter(slot, "fired", run=run)
         self.deeds.jobs[id] = fired_job(self._row, self._args, id, run)
         self._unfinished.append(id)
-        self._enter(slot, "fired", run=run)
 
     def _wait(self, slot: Slot) -> None:
         self._waiting += 1
@@ -239,9 +238,10 @@ class _Turn:
         jobs = [str(job) for job in self._unfinished[:10]]
         self._enter(slot, "skipped", reason={"code": code, "detail": detail, "jobs": jobs})
 
-    def _enter(self, slot: Slot, outcome: str, **more: Any) -> None:
+    def _enter(self, slot: Slot, outcome: str, **more: Any) -> UUID:
         id, due = job_id(self._row["id"], slot.at), self._plan.due(slot)
         self.deeds.slots.append(slot_row(self._row["id"], id, slot.at, due, outcome, self._now, **more))
+        return id
 
 
 def _write(connection: Connection, deeds: _Deeds, now: datetime) -> None:
@@ -328,7 +328,8 @@ def _release_one(connection: Connection, tasks: Tasks, row: Row, now: datetime) 
         run = ids.draw()
         insert(connection, [fired_job(row, requests.read(tasks, row["kind"], row["args"]), slot["id"], run)])
         connection.execute(
-            "UPDATE slot SET outcome = 'fired', run = %s, decided_at = %s WHERE id = %s", (run, now, slot["id"])
+            "UPDATE slot SET outcome = 'fired', reason = NULL, run = %s, decided_at = %s WHERE id = %s",
+            (run, now, slot["id"]),
         )
     connection.execute(_RELEASED, {"id": row["id"], "slot": slot and slot["at"], "job": slot and slot["id"]})
 
