@@ -1,5 +1,6 @@
 """The Python client of Millrace's HTTP API: one object for a gateway and a key."""
 
+import json
 import random
 import time
 import uuid
@@ -11,18 +12,22 @@ from typing import IO, Any, Final, Self
 import httpx2 as httpx
 
 from clients.problems import ProblemError, Unreachable
+from clients.streams import events_of
 
 Json = dict[str, Any]
 Progress = Callable[[int, int], None]
 """Told bytes sent so far and bytes in all; starts again from 0 when an upload is repeated."""
 
 TRIES: Final = 6
+WATCH_SECONDS: Final = 120.0
+"""Who watches a job waits so long for a service that is being started again."""
 CHUNK_BYTES: Final = 256 * 1024
 _FIRST_PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 # A GET and an upload under its key may be sent again whatever became of the first; others only when they
 # certainly did not arrive.
 _REPEATABLE: Final = (httpx.TransportError,)
+_BACK_SOON: Final = (502, 503, 504)
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
@@ -193,6 +198,35 @@ class Client:
     def job(self, job: str) -> Json:
         """With its attempts, and what was done to it."""
         return self._get(f"/v1/jobs/{job}")
+
+    def watch_job(self, job: str, *, patience: float = WATCH_SECONDS) -> Iterator[Json]:
+        """The job as it stands, then each time it has changed, until it has ended. When the stream breaks off it comes
+        back, until there was no answer for `patience` seconds: then it raises what the last try met."""
+        heard_at, tries, last = time.monotonic(), 0, Json()
+        while True:
+            wanted: str | None = None
+            problem: ProblemError | Unreachable | None = None
+            try:
+                with self._http.stream("GET", f"/v1/jobs/{job}/events") as answer:
+                    if answer.is_success:
+                        for name, data in events_of(answer.iter_lines()):
+                            heard_at, tries = time.monotonic(), 0
+                            if name == "end":
+                                return
+                            if last != (last := json.loads(data)):
+                                yield last
+                        heard_at = time.monotonic()
+                    else:
+                        answer.read()
+                        problem, wanted = ProblemError.of(answer), answer.headers.get("Retry-After")
+                        if answer.status_code not in _BACK_SOON:
+                            raise problem
+            except httpx.TransportError as error:
+                problem = Unreachable(str(self._http.base_url), error)
+            if problem is not None and time.monotonic() - heard_at > patience:
+                raise problem
+            tries += 1
+            self._pause(tries, wanted)
 
     def create_job(self, kind: str, args: Json, *, idempotency_key: str | None = None, **options: Any) -> Json:
         """Owe a job of a public kind, once however often it is sent. `options`: lane, not_before, deadline.

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from clients.cli import place
 from clients.cli.errors import BadInput, CommandError
+from clients.cli.progress import far
 from clients.cli.tables import local, show, state_of, table, took
 from clients.client import Client
 from clients.problems import ProblemError
@@ -49,7 +50,7 @@ class Filter:
         if state is not None and state not in STATES:
             raise BadInput(f"--job-state {state!r} is none of {', '.join(STATES)}")
         values = {
-            "run": None if run is None else _id(run, "run"),
+            "run": None if run is None else id_of(run, "run"),
             "state": state,
             "kind": kind,
             "error": error,
@@ -59,7 +60,7 @@ class Filter:
         return cls({name: value for name, value in values.items() if value is not None})
 
 
-def _id(text: str, what: str) -> str:
+def id_of(text: str, what: str) -> str:
     try:
         return str(UUID(text))
     except ValueError:
@@ -94,7 +95,7 @@ def list_jobs(folder: Path, wanted: Filter, limit: int, *, as_json: bool) -> Non
 
 def show_job(folder: Path, job: str, *, as_json: bool) -> None:
     with place.client(folder) as client:
-        found = client.job(_id(job, "job"))
+        found = client.job(id_of(job, "job"))
     if as_json:
         print(json.dumps(found))
         return
@@ -117,7 +118,7 @@ def _told(job: Json) -> Iterator[Text]:
         yield _line("deadline", local(job["deadline"]))
     yield _line("arguments", json.dumps(job["args"], ensure_ascii=False))
     if job["progress"]:
-        yield _line("progress", json.dumps(job["progress"], ensure_ascii=False))
+        yield _line("progress", far(job["progress"]))
     if job["state"] == "succeeded":
         yield _line("result", json.dumps(job["result"], ensure_ascii=False))
     for _, lines in sorted([*_attempts(job), *_interventions(job)], key=lambda told: told[0]):
@@ -197,7 +198,7 @@ class Moving:
         if state is not None and state not in MOVABLE[self.move_name]:
             allowed = " and ".join(MOVABLE[self.move_name])
             raise BadInput(f"--job-state {state}: only {allowed} jobs can be {DONE[self.move_name]}")
-        named, edited = [_id(each, "job") for each in ids], None if args is None else arguments(args)
+        named, edited = [id_of(each, "job") for each in ids], None if args is None else arguments(args)
         with place.client(self.folder) as client:
             if named:
                 self._move_named(client, named, edited)

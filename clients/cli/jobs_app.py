@@ -50,6 +50,16 @@ def show(
 
 
 @app.command()
+def watch(
+    job: Annotated[str, typer.Argument(help="A job's id.")], as_json: JsonOption = False, state: StateOption = None
+) -> None:
+    """Follow one job to its end: exit code 0 when it succeeded, 1 when it failed or was cancelled."""
+    from clients.cli import watch
+
+    watch.watch_job(folder(state), job, as_json=as_json)
+
+
+@app.command()
 def retry(
     ids: Ids = None,
     run: Run = None,

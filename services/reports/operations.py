@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -190,12 +191,17 @@ def make_report(
     """
     parquet, out = scratch / "data.parquet", scratch / "out"
     out.mkdir()
-    progress(0, 3, "steps", "fetching the dataset")
+    definition = Definition.model_validate(found.definition)
+    steps, begun = len(definition.formats) + 3, count()
+
+    def begins(step: str) -> None:
+        progress(next(begun), steps, "steps", step)
+
+    begins("fetching the dataset")
     with telemetry.span("fetch dataset"):
         _fetch(objects, found.object, parquet)
-    progress(1, 3, "steps", "rendering")
-    rendered = render(parquet, Definition.model_validate(found.definition), _context(found), out)
-    progress(2, 3, "steps", "storing")
+    rendered = render(parquet, definition, _context(found), out, begins)
+    begins("storing the files")
     with telemetry.span("store artifacts", files=len(rendered.files)):
         stored = [_store(objects, found, file) for file in rendered.files]
     return rendered, stored

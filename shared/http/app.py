@@ -10,15 +10,17 @@ from fastapi import APIRouter, FastAPI
 from shared import telemetry
 from shared.auth import Verifier
 from shared.db import Database
-from shared.http import metrics, owing, problems, redrive, routes, schedules
+from shared.http import metrics, owing, problems, redrive, routes, schedules, watching
 from shared.http.limits import BodyLimit
+from shared.http.streams import Streams
+from shared.http.watching import Watcher
 from shared.ledger.joint import Joint
 from shared.ledger.tasks import Tasks
 from shared.objects import ObjectStore
 from shared.settings import Settings
 
 VERSION = "0.1.0"
-UNTRACED = "healthz,readyz,metrics,v1/traces$"
+UNTRACED = "healthz,readyz,metrics,v1/traces$,v1/jobs/[^/]+/events"
 
 
 def create_app(
@@ -31,7 +33,8 @@ def create_app(
     streams: Callable[[str], bool] = lambda path: False,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
-    """The application: `app.state` has service, settings, tasks, database, joint, objects and verifier.
+    """The application: `app.state` has service, settings, tasks, database, joint, objects, streams, watcher and
+    verifier.
 
     Tokens are verified with the public keys that `api` serves. `jobs=False` leaves out the routes of the
     service's own jobs and schedules: the gateway has its own. Bodies of paths that `streams` names are not bounded
@@ -41,8 +44,9 @@ def create_app(
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         telemetry.configure_logs(service, settings.log_level, settings.log_format)
-        async with lifespan(app) if lifespan is not None else nullcontext():
-            yield
+        with app.state.streams.closing_on_signal():
+            async with lifespan(app) if lifespan is not None else nullcontext():
+                yield
         app.state.database.dispose()
         telemetry.stop()
 
@@ -55,12 +59,14 @@ def create_app(
     app.state.tasks = tasks
     app.state.database = Database(settings.dsn, application=f"millrace-{service}-http", pool_size=8)
     app.state.joint = Joint(app.state.database)
+    app.state.streams = Streams()
+    app.state.watcher = Watcher(app.state.database, service)
     app.state.objects = ObjectStore(settings.objects_url)
     app.state.verifier = Verifier(settings.static_keys, _fetch_from(settings))
     problems.install(app)
     metrics.install(app, service)
     app.add_middleware(BodyLimit, streams=streams)
-    own = (routes.jobs, owing.router, redrive.router, schedules.router) if jobs else ()
+    own = (routes.jobs, watching.router, owing.router, redrive.router, schedules.router) if jobs else ()
     for router in (routes.router, routes.feed, *own, *routers):
         app.include_router(router)
     _trace(app)

@@ -44,6 +44,23 @@ class AcceptedBatch(BaseModel):
     jobs: list[UUID]
 
 
+class ProgressBody(BaseModel):
+    """How far the running attempt was when it last said so."""
+
+    done: int | float
+    total: int | float | None
+    unit: str
+    message: str
+    """What went on then."""
+    began_at: datetime | None
+    at: datetime | None
+    """When it said so; attempts do at most every half second."""
+    rate: float | None
+    """Units a second, a mean over about ten seconds; null until there were two reports."""
+    remaining_seconds: float | None
+    """From `at` on, at that rate; null when the total or the rate is not known."""
+
+
 class JobBody(BaseModel):
     """A job as the ledger has it; `reason` says why it is not (yet) succeeded."""
 
@@ -58,7 +75,7 @@ class JobBody(BaseModel):
     max_attempts: int
     crashes: int
     reason: dict[str, Any] | None
-    progress: dict[str, Any] | None
+    progress: ProgressBody | None
     result: Any
     run: UUID
     cause: str

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from sqlmodel import Session
 from shared.contracts.envelope import Event
 from shared.db import Database, Row, Statements, is_outage, raw
 from shared.errors import LeaseLost, MillraceError
-from shared.ledger import moves
+from shared.ledger import moves, progress
 from shared.ledger.enqueue import Origin, event_row, insert_events
 from shared.ledger.moves import Claimed, Finished
 from shared.ledger.values import storable
@@ -62,6 +63,7 @@ class Attempt:
         self._ledger = ledger
         self._is_followed = is_followed
         self._progress_at = 0.0
+        self._reported: dict[str, Any] | None = None
         self._began = time.monotonic()
 
     @property
@@ -133,20 +135,22 @@ class Attempt:
             yield session
 
     def progress(self, done: int, total: int | None = None, unit: str = "", message: str = "") -> None:
-        """Say how far the work is; written at most every half second. Raises LeaseLost when it is in vain."""
+        """Say how far the work is; written at most every half second, with the rate. Raises LeaseLost when it is in
+        vain. `done` and `total` are counted in `unit`; `message` says what goes on now."""
         now = time.monotonic()
         if now - self._progress_at < PROGRESS_SECONDS:
             return
         self._progress_at = now
-        progress = storable({"done": done, "total": total, "unit": unit, "message": message})
+        report = storable(progress.told(self._reported, done, total, unit, message, datetime.now(UTC)))
         try:
-            held = moves.report_progress(self._ledger, self.job.id, self.job.attempt, progress)
+            held = moves.report_progress(self._ledger, self.job.id, self.job.attempt, report)
         except psycopg.Error as error:
             if not is_outage(error):
                 raise
             return  # PostgreSQL is away for a moment: that is no reason to throw the work away
         if not held:
             raise LeaseLost
+        self._reported = report
 
     def effect_once(self, key: str, act: Callable[[], T]) -> T:
         """Do something outside the database once: a later attempt finds it done and gets its first result.

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from shared.db import Row, Statements
 from shared.errors import NotFound
+from shared.ledger import progress
 from shared.ledger.enqueue import envelope
 from shared.ledger.filters import JobFilter
 
@@ -39,6 +40,18 @@ def show_job(connection: Statements, service: str, workspace: UUID, id: UUID) ->
     acts = connection.execute("SELECT * FROM intervention WHERE job = %s ORDER BY at", (id,)).fetchall()
     interventions = [{**act, "reason": act["error"]} for act in acts]
     return {**_body(service, row), "history": history, "interventions": interventions}
+
+
+def watched(connection: Statements, service: str, jobs: list[UUID]) -> dict[UUID, dict[str, Any]]:
+    """How these jobs stand, by id; those that are not there (any more) are missing. Without arguments: they may be
+    large, and do not change."""
+    rows = connection.execute(
+        """SELECT id, kind, queue, state, attempt, max_attempts, crashes, error, progress, result, run, cause, cause_id,
+                  traceparent, created_at, not_before, started_at, finished_at
+           FROM job WHERE id = ANY(%s)""",
+        (jobs,),
+    ).fetchall()
+    return {row["id"]: _body(service, row) for row in rows}
 
 
 def depths(connection: Statements) -> list[Row]:
@@ -83,6 +96,7 @@ def _body(service: str, row: Row) -> dict[str, Any]:
         **row,
         "service": service,
         "attempts": row["attempt"],
+        "progress": progress.shown(row["progress"]),
         "reason": row["error"],
         "trace_id": (row["traceparent"] or "").partition("-")[2][:32] or None,
         "url": f"/v1/jobs/{row['id']}",

@@ -36,6 +36,8 @@ ANY_KEY = {
 SERVICE_SCOPES = ("operator", "events", "spans", "metrics")
 NEED_A_KIND = {("PUT", "/v1/schedules/{id}"), ("POST", "/v1/schedules/{id}/run")}
 """Routes that fire a job of a kind: not every service has one that callers may ask for."""
+QUERIES = {("GET", "/v1/jobs/{id}/events"): "?seconds=0.1"}
+"""What keeps a route's answer short."""
 GENERAL = {"asset": "swagger-ui.css", "resource": "rules", "rest:path": "x"}
 """Values of path parameters that name no row."""
 
@@ -87,7 +89,8 @@ class Surface:
         return bearer(issue(self.key, Principal("somebody", frozenset(scopes), workspace)))
 
     def ask(self, route: Route, headers: dict[str, str]):
-        return self.client.request(route.method, route.at(self.ids), headers=headers, json=rows.BODIES.get(route.key))
+        path = route.at(self.ids) + QUERIES.get(route.key, "")
+        return self.client.request(route.method, path, headers=headers, json=rows.BODIES.get(route.key))
 
 
 def _scopes(dependant) -> Iterator[str]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -43,6 +44,18 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 PEERS_SCHEDULE = ids.draw()
 """The schedule that the services behind the gateway have."""
+PEERS_JOB = str(ids.draw())
+"""The job that they have."""
+
+
+def a_job(id: str, state: str = "queued") -> dict[str, Any]:
+    """A job as a service tells it."""
+    nothing = dict.fromkeys(("reason", "progress", "result", "trace_id", "started_at", "finished_at", "deadline"), None)
+    counts = dict.fromkeys(("attempt", "attempts", "max_attempts", "crashes"), 1)
+    when = dict.fromkeys(("created_at", "not_before"), "2026-11-25T09:00:00Z")
+    texts = {"service": "ingest", "kind": "ingest.x.y", "queue": "ingest.jobs", "state": state, "cause": "request"}
+    lists = {"args": {}, "history": [], "interventions": []}
+    return {**nothing, **counts, **when, **texts, **lists, "id": id, "run": id, "cause_id": id, "url": ""}
 
 
 def peer_service() -> FastAPI:
@@ -96,6 +109,26 @@ def peer_service() -> FastAPI:
     @app.get("/v1/jobs")
     def list_jobs():
         return {"items": [], "next": None}
+
+    @app.get("/v1/jobs/{id}")
+    def show_job(id: str):
+        return a_job(id) if id == PEERS_JOB else JSONResponse({}, 404)
+
+    watched: list[str] = []
+
+    @app.get("/v1/jobs/{id}/events")
+    async def watch_job(id: str, seconds: float):
+        watched.append(id)
+        states = ("queued", "running") if len(watched) == 1 else ("running", "succeeded")
+
+        async def events():
+            for state in states:
+                yield f"event: job\ndata: {json.dumps(a_job(id, state))}\n\n"
+            if len(watched) == 1:
+                raise ConnectionError("the service is killed in the middle")
+            yield "event: end\ndata: {}\n\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream")
 
     @app.post("/v1/schedules", status_code=201)
     @app.put("/v1/schedules/{id}")

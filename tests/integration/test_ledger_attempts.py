@@ -12,7 +12,7 @@ from sqlalchemy import event
 from shared.db import Database, raw
 from shared.errors import LeaseLost
 from shared.ledger import attempts as attempts_module
-from shared.ledger import moves
+from shared.ledger import moves, queries
 from shared.ledger.attempts import Attempt
 from shared.ledger.enqueue import enqueue, publish
 from tests.integration.toy.harness import Broken, Toy, effects, tasks_of
@@ -294,7 +294,23 @@ def test_progress_is_seen_while_the_job_runs(toy: Toy) -> None:
         seen.append(toy.job(attempt.job.id)["progress"])
 
     toy.run(tasks_of(body), toy.enqueue())
-    assert seen == [{"done": 1, "total": 10, "unit": "rows", "message": "reading"}] * 2
+    assert seen[0] == seen[1]
+    assert seen[0].items() >= {"done": 1, "total": 10, "unit": "rows", "message": "reading"}.items()
+
+
+def test_progress_is_told_with_its_rate(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts_module, "PROGRESS_SECONDS", 0.0)
+
+    def body(attempt: Attempt, args: Do) -> None:
+        for done in range(3):
+            attempt.progress(done, 10, "rows")
+
+    job = toy.enqueue()
+    toy.run(tasks_of(body), job)
+    with toy.connect() as connection:
+        shown = queries.show_job(connection, "toy", toy.workspace, job)["progress"]
+    assert shown["rate"] > 0
+    assert shown["remaining_seconds"] == pytest.approx(8 / shown["rate"])
 
 
 def test_a_new_attempt_begins_without_progress(toy: Toy) -> None:

@@ -135,6 +135,7 @@ def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
     ):
         queries.list_jobs(connection, "toy", toy.workspace, wanted)
     queries.show_job(connection, "toy", toy.workspace, jobs[0])
+    queries.watched(connection, "toy", jobs)
     queries.depths(connection)
     with toy.database.transaction() as session:
         queries.part_of_run(raw(session), "toy", toy.workspace, ids.draw())

@@ -245,3 +245,52 @@ def test_the_key_does_not_follow_a_redirect(gateway: Gateway, client: Client) ->
     gateway.replies = [say(307, b"", headers={"Location": "http://127.0.0.1:9/elsewhere"})]
     with pytest.raises(ProblemError, match="307"):
         client.run("r")
+
+
+# Watching
+
+
+def stream(*events: tuple[str, Any], cut: bool = False) -> Reply:
+    """Says the events, and ends; cut off, in the middle of the next."""
+
+    def reply(seen: Seen, handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        said = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n:\n\n" for name, data in events)
+        handler.wfile.write((said + "event: job\ndata: {" * cut).encode())
+        handler.close_connection = True
+
+    return reply
+
+
+def test_a_job_is_watched_to_its_end_whatever_breaks_off(gateway: Gateway, client: Client, pauses: list[float]) -> None:
+    queued, running, done = ({"state": state} for state in ("queued", "running", "succeeded"))
+    gateway.replies = [
+        stream(("job", queued), cut=True),
+        AWAY,
+        hang_up,
+        stream(("job", queued)),
+        stream(("job", running), ("job", done), ("end", {"state": "succeeded"})),
+    ]
+    assert list(client.watch_job("j")) == [queued, running, done]
+    assert {seen.path for seen in gateway.seen} == {"/v1/jobs/j/events"}
+    assert len(pauses) == 4
+    assert pauses[1] == 3, "as Retry-After says"
+
+
+def test_watching_gives_up_when_nothing_answers_for_long(gateway: Gateway, client: Client, pauses: list[float]) -> None:
+    gateway.replies = [stream(("job", {"state": "queued"})), AWAY]
+    with pytest.raises(ProblemError, match="Away"):
+        list(client.watch_job("j", patience=0.05))
+    gateway.replies = [hang_up]
+    with pytest.raises(Unreachable):
+        list(client.watch_job("j", patience=0.05))
+
+
+def test_watching_what_is_not_there_is_no_waiting(gateway: Gateway, client: Client, pauses: list[float]) -> None:
+    gateway.replies = [say(404, {"title": "Not found"}, "application/problem+json")]
+    with pytest.raises(ProblemError, match="Not found"):
+        list(client.watch_job("j"))
+    assert pauses == []

@@ -11,6 +11,7 @@ import structlog
 from opentelemetry import propagate
 
 from shared.errors import Unavailable
+from shared.http.streams import MOST_STREAMS
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +28,13 @@ class Patience:
     """For a piece of the request to be taken."""
     ask: float = 5.0
     """For the whole answer to a question of ours."""
+    silence: float = 60.0
+    """For the next piece of an event stream, which says something more often."""
 
 
-PASSED_ON, ASKED = 100, 20
-"""Connections to each service, for requests passed on and for questions of ours. Every service has its own, so
-that one that hangs takes nothing from the others."""
+PASSED_ON, ASKED, FOLLOWED = 100, 20, MOST_STREAMS
+"""Connections to each service, for requests passed on, for questions of ours and for event streams. Every service has
+its own, so that one that hangs takes nothing from the others."""
 PASS_ON = ("content-type", "content-length", "content-encoding", "idempotency-key", "accept", "range", "if-none-match")
 """Request headers that a service gets; the rest, with all that is hop-by-hop (RFC 9110, 7.6.1), stays here."""
 GIVE_BACK_NOT = ("connection", "keep-alive", "transfer-encoding", "server", "date", "www-authenticate")
@@ -57,10 +60,12 @@ class Peers:
         )
         tls = httpx.create_ssl_context()  # takes 20 ms to make: one for all
         self._passing = {name: _client(passing, PASSED_ON, tls) for name in self._urls}
+        following = httpx.Timeout(connect=patience.connect, pool=patience.connect, read=patience.silence, write=5.0)
+        self._following = {name: _client(following, FOLLOWED, tls) for name in self._urls}
         self._asking = {name: _client(httpx.Timeout(patience.ask), ASKED, tls) for name in self._urls}
 
     async def close(self) -> None:
-        for client in (*self._passing.values(), *self._asking.values()):
+        for client in (*self._passing.values(), *self._asking.values(), *self._following.values()):
             await client.aclose()
 
     async def forward(
@@ -82,9 +87,21 @@ class Peers:
         client = self._passing[service]
         request = client.build_request(method, url, headers={**passed, **_identity(token)}, content=body)
         try:
-            response = await client.send(request, stream=True)
+            return await self._opened(client, request)
         except httpx.TransportError as error:
             raise not_answered(service) from error
+
+    async def follow(self, service: str, path: str, token: str, params: Mapping[str, Any]) -> Answer:
+        """An event stream of the service. Raises Unavailable when it does not answer in time."""
+        client = self._following[service]
+        request = client.build_request("GET", self._url(service) + path, params=dict(params), headers=_identity(token))
+        try:
+            return await self._opened(client, request)
+        except httpx.TransportError as error:
+            raise Unavailable(f"The {service} service does not answer.") from error
+
+    async def _opened(self, client: httpx.AsyncClient, request: httpx.Request) -> Answer:
+        response = await client.send(request, stream=True)
         kept = {name: value for name, value in response.headers.items() if name not in GIVE_BACK_NOT}
         return Answer(response.status_code, kept, response)
 

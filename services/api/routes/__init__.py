@@ -1,12 +1,13 @@
 """HTTP routes of `api`: identity, jobs, schedules, runs, traces, documentation, and the gateway to the others."""
 
-from services.api.routes import docs, gateway, identity, owing, redrive, runs, schedules, traces
+from services.api.routes import docs, gateway, identity, owing, redrive, runs, schedules, traces, watching
 
 ROUTERS = [
     identity.router,
     owing.router,
     redrive.router,
     runs.router,
+    watching.router,
     schedules.router,
     traces.router,
     docs.router,

@@ -1,6 +1,6 @@
 """The gateway: public routes of the other services under the same paths, for a key instead of a token."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 from uuid import UUID
@@ -64,7 +64,11 @@ async def pass_on(service: str, request: Request, caller: Principal) -> Response
     )
     if answer.status == 202 and caller.workspace is not None:
         return await _accepted(request, service, caller.workspace, answer)
-    return StreamingResponse(_body(answer.response), answer.status, answer.headers)
+    return given_back(answer)
+
+
+def given_back(answer: Answer) -> Response:
+    return StreamingResponse(body(answer.response), answer.status, answer.headers)
 
 
 def _path(raw: bytes) -> str:
@@ -108,7 +112,7 @@ async def _read(response: httpx.Response) -> dict[str, Any]:
         await response.aclose()
 
 
-async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
+async def body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """The body as it comes, encoded as it is; closed also when the client goes away."""
     try:
         async for chunk in response.aiter_raw():

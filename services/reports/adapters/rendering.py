@@ -1,5 +1,6 @@
 """A dataset and a definition become files."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,18 +36,26 @@ class Rendered:
     files: tuple[File, ...]
 
 
-def render(parquet: Path, definition: Definition, context: Context, out: Path) -> Rendered:
-    """Render the Parquet file by the definition into the directory `out`, which must exist.
+def render(
+    parquet: Path,
+    definition: Definition,
+    context: Context,
+    out: Path,
+    begins: Callable[[str], None] = lambda step: None,
+) -> Rendered:
+    """Render the Parquet file by the definition into the directory `out`, which must exist. `begins` hears of each
+    step: the query, and every format.
 
     The same Parquet, definition and context give the same bytes. Raises a ReportError: ColumnUnknown,
     ColumnUnsuitable, MeasureUnknown, DatasetUnreadable, ReportTooLarge, QueryFailed or RenderFailed.
     """
+    begins("querying the dataset")
     with telemetry.span("query dataset"), open_dataset(parquet, out) as dataset:
         columns = dataset.columns
         wanted = plan(definition, columns, dataset.profile(profiled(definition, columns)), dataset.rows)
         answers = dataset.answer(wanted)
     document = compose(definition.title, wanted, answers, columns, context)
-    paths = _write(definition, document, wanted, answers, columns, out)
+    paths = _write(definition, document, wanted, answers, columns, out, begins)
     files = tuple(
         File(format, path, path.stat().st_size, MEDIA_TYPES[format], filename(definition.name, context, format))
         for format, path in paths.items()
@@ -61,11 +70,13 @@ def _write(
     answers: Answers,
     columns: tuple[Column, ...],
     out: Path,
+    begins: Callable[[str], None],
 ) -> dict[Format, Path]:
     drawn = set(definition.formats) & {Format.HTML, Format.PDF} and document.drawing
     svg = _draw(drawn) if drawn else None
     paths = {format: out / f"report.{format.value}" for format in definition.formats}
     for format, path in paths.items():
+        begins(f"writing {format.value}")
         with telemetry.span(f"write {format.value}"):
             match format:
                 case Format.HTML:
