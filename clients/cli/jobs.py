@@ -26,6 +26,7 @@ Json = dict[str, Any]
 STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
 MOVABLE: Final = {"retry": ("failed", "cancelled"), "cancel": ("queued", "running")}
 DONE: Final = {"retry": "driven again", "cancel": "cancelled"}
+MOVED_A_REQUEST: Final = 2_000
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -232,7 +233,7 @@ class Moving:
         moved, unreachable, answer = 0, set[str](), Json(more=True, until=None)
         while answer["more"] and moved < counted["jobs"]:  # what fails again meanwhile matches again
             spread = {"per_second": per_second, "not_before": answer["until"]} if self.move_name == "retry" else {}
-            answer = self._ask(client, wanted, dry_run=False, **spread)
+            answer = self._ask(client, wanted, dry_run=False, limit=MOVED_A_REQUEST, **spread)
             moved += answer["jobs"]
             unreachable |= set(answer["unreachable"])
         until = f", the last of them due at {local(answer['until'])}" if answer["until"] else ""

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,6 +105,21 @@ def test_a_leader_that_stops_lets_the_other_lead_at_once(led: Led) -> None:
     leads(first)
     first.close()
     assert leads(second)
+
+
+def test_the_leader_forgets_what_has_aged(toy: Toy, led: Led, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beat, "RETENTION_SECONDS", 0.02)
+    long_ago = datetime(2021, 6, 9, tzinfo=UTC)
+    with toy.connect() as connection:
+        partitions.ensure(connection, long_ago)
+    old, new = toy.enqueue(id=ids.draw(long_ago)), toy.enqueue()
+    toy.run(tasks_of(lambda attempt, args: None), old, new)
+    toy.execute("UPDATE job SET finished_at = %s WHERE id = %s", long_ago, old)
+    toy.execute("INSERT INTO effect (key, job, created_at) VALUES ('old', %s, %s)", old, long_ago)
+    assert leads(led(retention_days=90))
+    until(lambda: not toy.execute("SELECT 1 FROM job WHERE id = %s", old))
+    until(lambda: not toy.execute("SELECT 1 FROM effect"))
+    assert toy.job(new)["state"] == "succeeded"
 
 
 def test_a_frozen_leader_is_replaced(toy: Toy, led: Led, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,7 @@ def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
     queries.show_job(connection, "toy", toy.workspace, jobs[0])
     queries.watched(connection, "toy", jobs)
     queries.depths(connection)
+    queries.tallies(connection, toy.workspace, ids.draw(), ids.draw())
     with toy.database.transaction() as session:
         queries.part_of_run(raw(session), "toy", toy.workspace, ids.draw())
 
