@@ -4,7 +4,6 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from typing import Final, NoReturn
 
@@ -66,8 +65,10 @@ def _measure(name: str, cases: list[str], begin: Callable[[], Run], found: repor
     """Whatever goes wrong with one contender, or in one case, the others are measured."""
     for alone in (False, True):  # an empty ledger is no longer empty after other cases
         chosen = [case for case in cases if (case == full_ledger.__name__) == alone]
+        if not chosen or (alone and not CONTENDERS[name].ours):
+            continue
         try:
-            with standing(CONTENDERS[name]) if chosen else nullcontext() as stand:
+            with standing(CONTENDERS[name]) as stand:
                 for case in chosen:
                     _try(name, case, stand, begin(), found)
         except (BenchError, StackError) as error:

@@ -17,8 +17,6 @@ AUTOVACUUM_SECONDS = 70
 def full_ledger(stand: Stand, run: Run) -> Figures:
     """Jobs that wait are worked off, first with nothing else in the ledger, then behind a million finished ones and
     with a hundred thousand in the queue; the same number of them counts. And the dead rows that this left."""
-    if not stand.contender.ours:
-        return {}
     jobs, queued = int(stand.contender.jobs * run.scale), int(QUEUED_ROWS * run.scale)
     empty = drain(stand, run, "noop", jobs, of_the_first=jobs).per_s
     with psycopg.connect(stand.admin_url.rpartition("/")[0] + f"/{stand.database}", autocommit=True) as admin:
@@ -26,7 +24,7 @@ def full_ledger(stand: Stand, run: Run) -> Figures:
         _fill(admin, int(FINISHED_ROWS * run.scale))
         full = drain(stand, run, "noop", queued, of_the_first=jobs).per_s
         at_once = _rows(admin)
-        time.sleep(run.seconds(AUTOVACUUM_SECONDS))
+        time.sleep(AUTOVACUUM_SECONDS)
         later = _rows(admin)
     return {
         "empty_drain_per_s": empty,
