@@ -83,6 +83,8 @@ class Run:
         self.parts: list[Part] = []
         self.trouble: list[str] = []
         """Faults that could not be injected, and why."""
+        self._given_up: set[int | str] = set()
+        """Numbers and datasets that are not waited for any more: their part is over."""
 
     def stop(self) -> None:
         """Ends what is going on soon; called when the run is interrupted."""
@@ -178,31 +180,36 @@ class Run:
                 part.quiet = round(time.time() - part.ended, 1)
                 return
         with suppress(psycopg.Error):
+            self._given_up |= self._unheard() | self._missing()
             self._world.clean_up()
 
     def _is_quiet(self) -> bool:
         """Nothing is unfinished, and what is owed to the outside has arrived or will never."""
         try:
-            return self._world.unfinished() <= 0 and self._all_is_heard() and self._all_has_arrived()
+            return self._world.unfinished() <= 0 and not (self._unheard() | self._missing()) - self._given_up
         except psycopg.Error:
             return False
 
-    def _all_is_heard(self) -> bool:
-        told = {row.number for row in self._world.rows() if row.kind == "tell" and row.state == "succeeded"}
-        return told <= {effect["number"] for effect in self._world.effects()}
+    def _unheard(self) -> set[int | str]:
+        """Numbers of jobs that told of themselves, and whose subscriber has not had its effect."""
+        told: set[int | str] = {
+            row.number for row in self._world.rows() if row.kind == "tell" and row.state == "succeeded"
+        }
+        return told - {effect["number"] for effect in self._world.effects()}
 
-    def _all_has_arrived(self) -> bool:
+    def _missing(self) -> set[int | str]:
+        """Datasets of which a mail or a webhook is still to come."""
         record = self._world.record
-        missing = {
+        missing: set[int | str] = {
             upload.dataset
             for upload in record.uploads
             for arrivals in (record.mails, record.hooks)
             if upload.dataset not in arrivals.rejected and not arrivals.about(upload.dataset)
         }
-        if not missing:
-            return True
-        rows = self._world.upload_rows()
-        return all(dataset in rows and rows[dataset]["failed"] for dataset in missing)
+        if missing:
+            rows = self._world.upload_rows()
+            missing -= {dataset for dataset, row in rows.items() if row["failed"]}
+        return missing
 
 
 def _draw(faults: Sequence[Fault], chance: random.Random) -> Iterator[Fault]:
