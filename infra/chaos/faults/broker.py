@@ -11,8 +11,6 @@ from infra.chaos.faults.fault import Fault, Scene
 from infra.chaos.world import World
 
 LATENCY_SECONDS: Final = 0.1
-BURST: Final = 32
-"""So many jobs of a second are asked for at once, so that messages wait in the broker when it forgets."""
 
 
 def client(world: World) -> "Redis":
@@ -20,16 +18,10 @@ def client(world: World) -> "Redis":
     return Redis.from_url(world.broker_url, socket_timeout=5, socket_connect_timeout=2)
 
 
-def burst(scene: Scene) -> None:
-    for _ in range(BURST):
-        scene.load.want("take", {"seconds": 1.0})
-    scene.window.wait(0.5)
-
-
 def restart(scene: Scene) -> None:
     """Killed, and started again with nothing kept."""
     world = scene.world
-    burst(scene)
+    scene.burst()  # messages wait in the broker when it forgets them
     world.wipe.set()
     try:
         world.tell("valkey", signal.SIGKILL)
@@ -39,7 +31,7 @@ def restart(scene: Scene) -> None:
 
 
 def flush(scene: Scene) -> None:
-    burst(scene)
+    scene.burst()
     while scene.window.wait(2.0):
         with client(scene.world) as broker, suppress(RedisError):
             broker.flushall()

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from infra.chaos.load import Load
 from infra.chaos.world import World
@@ -30,6 +31,10 @@ class Window:
             continue
 
 
+BURST: Final = 24
+BUSY_SECONDS: Final = 3.0
+
+
 @dataclass(frozen=True)
 class Scene:
     """What a fault acts on."""
@@ -37,6 +42,19 @@ class Scene:
     world: World
     load: Load
     window: Window
+
+    def burst(self) -> None:
+        """So many jobs of a second at once that every worker has one in hand, and more wait."""
+        for _ in range(BURST):
+            self.load.want("take", {"seconds": 1.0})
+        self.window.wait(0.5)
+
+    def wait_until_busy(self, worker: str) -> None:
+        """Until a process of the worker is in the middle of a job, or that takes too long."""
+        began = time.monotonic()
+        while time.monotonic() - began < BUSY_SECONDS and not self.world.busy(self.world.children(worker)):
+            if not self.window.wait(0.05):
+                return
 
 
 @dataclass(frozen=True)

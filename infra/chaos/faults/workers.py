@@ -31,8 +31,10 @@ def kill_children(scene: Scene) -> None:
 def kill_worker(scene: Scene) -> None:
     """Each kind of worker once, whole."""
     world = scene.world
-    scene.window.wait(1.0)
+    scene.burst()
     for worker in (world.workers[0], *world.others):
+        if worker in world.workers:
+            scene.wait_until_busy(worker)
         world.kill(worker)
         if not scene.window.wait(1.0):
             return
@@ -40,16 +42,22 @@ def kill_worker(scene: Scene) -> None:
 
 
 def kill_worker_every_10_seconds(scene: Scene) -> None:
+    """One of the small jobs' and one of the others, in turn."""
     world, turn = scene.world, 0
-    every = (*world.workers, *world.others)
     while scene.window.wait(1.0 if turn == 0 else WORKER_EVERY_SECONDS):
-        world.kill(every[turn % len(every)])
+        worker = world.workers[turn % len(world.workers)]
+        scene.wait_until_busy(worker)
+        world.kill(worker)
+        if world.others:
+            world.kill(world.others[turn % len(world.others)])
         turn += 1
 
 
 def freeze(scene: Scene) -> None:
     """Stopped past its lease, then let go on with what is another's by now."""
     world = scene.world
+    scene.burst()
+    scene.wait_until_busy(world.workers[0])
     frozen = [worker for worker in (world.workers[0], *world.others[:1]) if world.kill(worker, signal.SIGSTOP)]
     pids = [pid for worker in frozen for pid in world.family(worker)]
     try:
