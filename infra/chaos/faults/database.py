@@ -37,15 +37,20 @@ def terminate(scene: Scene) -> None:
 
 
 def take_all_connections(scene: Scene) -> None:
-    """All that there are for others than superusers; whoever has one keeps it."""
+    """All that there are for others than superusers. Whoever has one keeps it; a worker and an API process start anew,
+    and get none."""
+    world = scene.world
     with ExitStack() as held:
         for _ in range(MOST_CONNECTIONS):
             try:
-                held.enter_context(psycopg.connect(scene.world.app_url, application_name=WATCHER, connect_timeout=3))
+                held.enter_context(psycopg.connect(world.app_url, application_name=WATCHER, connect_timeout=3))
             except psycopg.Error:
-                if not scene.window.wait(0.5):
-                    break
-        scene.window.wait_out()
+                break  # that was the last one
+        world.kill(world.workers[0])
+        world.tell(world.https[-1], signal.SIGKILL)
+        while scene.window.wait(0.2):  # what the dead left must not go to those who come
+            with suppress(psycopg.Error):
+                held.enter_context(psycopg.connect(world.app_url, application_name=WATCHER, connect_timeout=3))
 
 
 def stay_idle(scene: Scene) -> None:
