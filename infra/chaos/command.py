@@ -1,5 +1,6 @@
 """What `millrace chaos` does."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -24,19 +25,21 @@ ALL: Final = "all"
 Say = Callable[[str], None]
 
 
-class UnknownFault(BadInputError):
-    """There is no such fault."""
+class BadPlan(BadInputError):
+    """What is to be injected, or for how long, makes no sense."""
 
 
 def choose(names: Sequence[str], known: dict[str, Fault]) -> tuple[list[Fault], bool]:
-    """The faults to inject alone, and whether a mixed plan is wanted. Raises UnknownFault."""
+    """The faults to inject alone, and whether a mixed plan is wanted. Raises BadPlan."""
+    if not names:
+        raise BadPlan("no fault is named")
     chosen: dict[str, Fault] = {}
     for name in names:
         if name == MIXED:
             continue
         found = {each.name: each for each in known.values() if name in (ALL, each.group, each.name)}
         if not found:
-            raise UnknownFault(
+            raise BadPlan(
                 f"there is no fault {name!r}: give {ALL}, {MIXED}, a group ({', '.join(GROUPS)}), "
                 f"or one of {', '.join(known)}"
             )
@@ -47,13 +50,15 @@ def choose(names: Sequence[str], known: dict[str, Fault]) -> tuple[list[Fault], 
 def run_chaos(
     names: Sequence[str], seconds: float | None, seed: int, say: Say, *, stock: bool = False
 ) -> dict[str, Any]:
-    """Brings a system up, breaks it, and answers the report. Raises UnknownFault, StackError.
+    """Brings a system up, breaks it, and answers the report. Raises BadPlan, StackError.
 
     `seconds`: how long a mixed plan goes on, and at most each fault alone. `stock`: stock Celery instead.
     """
     record, chance = Record(), random.Random(seed)  # noqa: S311  # a run that can be repeated
     began = time.monotonic()
     choose(names, all_faults(1.0))  # bad names are refused before anything is started
+    if seconds is not None and not math.isfinite(seconds):
+        raise BadPlan("--seconds must be a number of seconds")
     say("starting the system")
     with _system(stock)(record, chance, say) as world:
         known = {name: fault for name, fault in all_faults(world.lease_seconds).items() if fault.stock or not stock}
