@@ -9,14 +9,17 @@ import httpx2 as httpx
 import psutil
 
 from infra.chaos.faults.fault import Fault, Scene
-from infra.chaos.load import TIMEOUT_SECONDS, make_csv
+from infra.chaos.load import ROWS, TIMEOUT_SECONDS, make_csv
 from infra.chaos.millrace import Millrace
-from infra.chaos.sinks import Mood
+from infra.chaos.sinks import HookSink, MailSink, Mood
+
+Which = Literal["mail", "hooks"]
 
 ROOM_BYTES: Final = 1_000_000
 """So much more than its log a file of a process may hold while the disk is full."""
 FILE_ROWS: Final = 120_000
 """Of a file that does not fit: about 3 MB."""
+FILES: Final = 3
 SHUT_SECONDS: Final = 4.0
 """Shorter than the pause before the second try: a third one comes minutes later."""
 
@@ -70,11 +73,14 @@ def hide_collector(scene: Scene) -> None:
         world.collector.pass_on()
 
 
-def mail(mood: Mood) -> Callable[[Scene], None]:
+def treat(which: Which, mood: Mood) -> Callable[[Scene], None]:
+    """The sink treats each message so when it sees it first."""
+
     def act(scene: Scene) -> None:
-        sink = _millrace(scene).mail
+        sink = _sink(scene, which)
         sink.mood = mood
         try:
+            _send_files(scene)
             scene.window.wait_out()
         finally:
             sink.mood = "take"
@@ -82,21 +88,12 @@ def mail(mood: Mood) -> Callable[[Scene], None]:
     return act
 
 
-def hook(mood: Mood) -> Callable[[Scene], None]:
+def shut(which: Which) -> Callable[[Scene], None]:
+    """Connections are refused, about when the messages of some files are on their way."""
+
     def act(scene: Scene) -> None:
-        sink = _millrace(scene).hooks
-        sink.mood = mood
-        try:
-            scene.window.wait_out()
-        finally:
-            sink.mood = "take"
-
-    return act
-
-
-def shut(which: Literal["mail", "hooks"]) -> Callable[[Scene], None]:
-    def act(scene: Scene) -> None:
-        sink = _millrace(scene).mail if which == "mail" else _millrace(scene).hooks
+        _send_files(scene)
+        sink = _sink(scene, which)
         sink.shut()
         try:
             scene.window.wait(SHUT_SECONDS)
@@ -107,17 +104,29 @@ def shut(which: Literal["mail", "hooks"]) -> Callable[[Scene], None]:
     return act
 
 
+def _sink(scene: Scene, which: Which) -> MailSink | HookSink:
+    return _millrace(scene).mail if which == "mail" else _millrace(scene).hooks
+
+
+def _send_files(scene: Scene) -> None:
+    world = _millrace(scene)
+    assert world.uploads is not None
+    with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False) as caller:
+        for _ in range(FILES):
+            scene.load.send_file(caller, world.uploads, make_csv(world.random, ROWS))
+
+
 def faults(lease: float) -> list[Fault]:
     made = [
         ("disk-full", 15.0, fill_disk),
         ("collector-down", 30.0, hide_collector),
         ("mail-refused", 15.0, shut("mail")),
-        ("mail-hang", 15.0, mail("hang")),
-        ("mail-busy", 15.0, mail("busy")),
-        ("mail-rejected", 15.0, mail("reject")),
+        ("mail-hang", 15.0, treat("mail", "hang")),
+        ("mail-busy", 15.0, treat("mail", "busy")),
+        ("mail-rejected", 15.0, treat("mail", "reject")),
         ("hook-refused", 15.0, shut("hooks")),
-        ("hook-hang", 15.0, hook("hang")),
-        ("hook-5xx", 15.0, hook("busy")),
-        ("hook-rejected", 15.0, hook("reject")),
+        ("hook-hang", 15.0, treat("hooks", "hang")),
+        ("hook-5xx", 15.0, treat("hooks", "busy")),
+        ("hook-rejected", 15.0, treat("hooks", "reject")),
     ]
     return [Fault(name, "outside", seconds, act, stock=False) for name, seconds, act in made]
