@@ -146,7 +146,8 @@ def _survivors(connection: Connection, week: Week, cutoff: datetime) -> set[UUID
 
 
 _UNENDED = sql.SQL(
-    "SELECT id FROM {week} WHERE state = 'queued' UNION ALL SELECT id FROM {week} WHERE state = 'running'"
+    "SELECT id FROM {week} WHERE state = 'queued' AND finished_at IS NULL"
+    " UNION ALL SELECT id FROM {week} WHERE state = 'running' AND finished_at IS NULL"
 )
 
 
