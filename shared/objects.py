@@ -5,10 +5,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from shared.errors import NotFound
+import structlog
+
+from shared.errors import NotFound, Unavailable
+
+log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """Read at a time."""
+REASON_CHARACTERS = 300
 PART_BYTES = 8 * 1024 * 1024
 """Stored at a time; S3 takes no part under 5 MiB but the last."""
 
@@ -34,10 +39,18 @@ class ObjectStore:
             obstore.put(self.store, key, file, chunk_size=PART_BYTES)
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
-        """Store a stream. If it raises, the part that came is discarded and `key` stays as it was."""
-        import obstore
+        """Store a stream. If it raises, the part that came is discarded and `key` stays as it was.
 
-        await obstore.put_async(self.store, key, chunks, chunk_size=PART_BYTES, max_concurrency=2)
+        Raises Unavailable when the store does not take it: a full disk, a bucket that does not answer.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            await obstore.put_async(self.store, key, chunks, chunk_size=PART_BYTES, max_concurrency=2)
+        except BaseError as error:
+            log.error("the object store took no object", key=key, reason=str(error)[:REASON_CHARACTERS])
+            raise Unavailable("The object store does not take anything for a moment.", retry_after=10) from error
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy the object to `path`, streamed. Raises NotFound."""

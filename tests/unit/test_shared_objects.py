@@ -1,12 +1,13 @@
 """The object store: whole or not at all, and never outside its own folder."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import resource
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from shared.errors import NotFound
+from shared.errors import NotFound, Unavailable
 from shared.objects import CHUNK_BYTES, PART_BYTES, ObjectStore
 
 
@@ -21,6 +22,29 @@ class Store(ObjectStore):
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(f"file://{tmp_path / 'a folder'}")
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file of this process becomes larger than a megabyte."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_is_a_passing_trouble_and_leaves_nothing_half_written(
+    tmp_path: Path, full_disk: None
+) -> None:
+    store = ObjectStore(tmp_path.as_uri())
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 1_000_000
+
+    with pytest.raises(Unavailable):
+        asyncio.run(store.put_stream("key", chunks()))
+    assert store.keys() == []
 
 
 def test_what_is_put_is_there(store: Store, tmp_path: Path) -> None:
