@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 
-from shared.db import Database, Statements, is_outage, raw
+from shared.db import Database, Row, Statements, is_outage, raw
 from shared.ledger import moves
 from shared.ledger.failures import Held, fail, take_back
 from shared.ledger.tasks import Tasks
@@ -110,7 +110,7 @@ class Keeper:
 def reap(database: Database, connection: Statements, tasks: Tasks, max_crashes: int) -> int:
     """Take back the jobs of workers whose lease ran out; answers how many. Run by the leading Beat."""
     found = moves.abandoned(connection)
-    for row in found:
+    for row in _heard(connection, found):
         name, ended = row.pop("worker"), row.pop("ended")
         log.warning("lease lost", job=str(row["id"]), kind=row["kind"], attempt=row["attempt"], worker=name)
         job = Held(**row)
@@ -121,6 +121,14 @@ def reap(database: Database, connection: Statements, tasks: Tasks, max_crashes: 
                 reason = {"code": "worker.lost", "detail": f"Worker {name} stopped renewing its lease."}
                 take_back(database, tasks, job, reason, max_crashes)
     return len(found)
+
+
+def _heard(connection: Statements, rows: list[Row]) -> Iterator[Row]:
+    """The rows, with a word to PostgreSQL now and then: it ends the connection of a leader that is silent for long."""
+    for number, row in enumerate(rows):
+        if number % 20 == 19:
+            connection.execute("SELECT 1")
+        yield row
 
 
 def _give_back(database: Database, job: Held, worker: str) -> None:
@@ -134,7 +142,7 @@ def _give_back(database: Database, job: Held, worker: str) -> None:
 def expire(database: Database, connection: Statements, tasks: Tasks) -> int:
     """Fail queued jobs whose deadline has passed; answers how many."""
     found = moves.overdue(connection)
-    for row in found:
+    for row in _heard(connection, found):
         reason = {"code": "job.deadline", "detail": "Its deadline passed before it was started."}
         job = Held(**row)
         with _alone(job):
