@@ -291,8 +291,10 @@ def make_way(database: Database, connection: Connection, tasks: Tasks) -> int:
             with database.transaction() as session:
                 raw(session).execute("SET LOCAL lock_timeout = '1s'")
                 moved += len(call_off.make(session, [row["job"]], 0))
-        except psycopg.errors.LockNotAvailable:
-            log.info("a job that ends by itself at this moment is not called off", job=str(row["job"]))
+        except Exception as error:
+            if is_outage(error) and not isinstance(error, psycopg.errors.LockNotAvailable):
+                raise
+            log.warning("job not called off", job=str(row["job"]), reason=text_of(error)[:300])  # perhaps it just ends
     return moved
 
 
@@ -390,11 +392,11 @@ def rearm(connection: Connection, now: datetime) -> int:
                 connection.execute(
                     "DELETE FROM slot WHERE schedule = %s AND outcome = 'skipped' AND at > %s", (row["id"], now)
                 )
-                deeds = _Deeds(schedules=[{"id": row["id"], "state": "active", **place(plan, slot, now)}])
-                _write(connection, deeds, now)
+                state = "paused" if row["state"] == "paused" else "active"
+                _write(connection, _Deeds(schedules=[{"id": row["id"], "state": state, **place(plan, slot, now)}]), now)
     if count:
         log.warning("the clock was set back", schedules=count)
     return count
 
 
-_AHEAD = "SELECT * FROM schedule WHERE state IN ('active', 'ended') AND moved_at > %(now)s FOR UPDATE SKIP LOCKED"
+_AHEAD = "SELECT * FROM schedule WHERE state <> 'broken' AND moved_at > %(now)s FOR UPDATE SKIP LOCKED"

@@ -201,6 +201,18 @@ def test_a_clock_that_was_a_year_ahead_does_not_silence_schedules(beat: Schedule
     assert beat.minutes(once) == [2], "it was skipped for being a year late, and is not late any more"
 
 
+def test_a_paused_one_goes_back_with_the_clock_and_stays_paused(beat: Schedules, toy: Toy) -> None:
+    id = beat.make()
+    beat.fire(NOON + timedelta(days=365))
+    beat.change(schedules.pause, id, NOON + timedelta(days=365))
+    with toy.connect() as connection:
+        firing.rearm(connection, NOON + 30 * SECOND)
+    assert (beat.row(id)["state"], beat.row(id)["next_slot"]) == ("paused", NOON + MINUTE)
+    beat.change(schedules.resume, id, NOON + 90 * SECOND)
+    beat.fire(NOON + 2 * MINUTE)
+    assert 2 in beat.minutes(id)
+
+
 def test_what_fired_while_the_clock_was_ahead_does_not_fire_again(beat: Schedules, toy: Toy) -> None:
     id = beat.make()
     for minutes in range(5):
