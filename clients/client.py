@@ -302,6 +302,20 @@ class Client:
     def trace(self, trace: str) -> Json:
         return self._get(f"/v1/traces/{trace}")
 
+    # Queues and workers (an operator's key)
+
+    def queues(self) -> Json:
+        """{"items": every queue of all services, "unreachable": services that could not be asked}."""
+        return self._get("/v1/queues")
+
+    def workers(self, *, ended: bool = False) -> Json:
+        """As `queues`; with `ended`, also workers that stopped in good order."""
+        return self._get("/v1/workers", ended=str(ended).lower())
+
+    def drain_worker(self, worker: str) -> Json:
+        """It gets no further jobs, ends those it runs, and stops. Answers the worker."""
+        return _json(self._persist(lambda: self._http.post(f"/v1/workers/{worker}/drain"), _REPEATABLE))
+
     # Plumbing
 
     def _get(self, path: str, **query: Any) -> Json:

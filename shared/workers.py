@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ import psycopg
 import structlog
 from celery import bootsteps, signals
 from celery.exceptions import TimeLimitExceeded
+from celery.platforms import EX_OK
 from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,6 +26,8 @@ EVENTS_SECONDS = 0.5
 EVENTS_A_BATCH = 500
 FORK_SECONDS = 5.0
 """A fork waits at most so long for the lease thread."""
+SAMPLE_SECONDS = 1.0
+"""How often it is counted how many slots are busy."""
 ENTER_SECONDS = 5.0
 """A worker that starts while PostgreSQL is away waits so long for its lease, then goes on without."""
 
@@ -60,7 +64,8 @@ class ForkGate:
 
 
 class LeaseStep(bootsteps.StartStopStep):
-    """Renews the worker's lease and takes back what its pool lost, also while every slot is busy."""
+    """Renews the worker's lease and takes back what its pool lost, also while every slot is busy. Stops the worker,
+    when all that it runs is done, once it is to be drained."""
 
     requires = frozenset({"celery.worker.components:Pool"})  # after the pool forked: no socket is inherited
 
@@ -73,6 +78,7 @@ class LeaseStep(bootsteps.StartStopStep):
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._keeper: leases.Keeper | None = None
+        self._samples: list[int] = []
         self._gate = ForkGate()
 
     def start(self, worker: Any) -> None:
@@ -86,6 +92,7 @@ class LeaseStep(bootsteps.StartStopStep):
             lease_seconds=settings.lease_seconds,
             max_crashes=settings.max_crashes,
             in_hand=_in_hand,
+            about=self._about,
         )
         signals.task_failure.connect(self._on_task_failure, weak=False)
         signals.worker_shutdown.connect(self.terminate, weak=False)
@@ -113,18 +120,36 @@ class LeaseStep(bootsteps.StartStopStep):
                     connection = connection or self._service.database.connect()
                     self._keeper.round(connection)
                 self._entered.set()
+                self._stop_if_drained()
             except (psycopg.Error, SQLAlchemyError) as error:
                 log.error("lease not renewed", reason=str(error)[:300])
                 _close(connection)
                 connection = None
             except Exception:
                 log.exception("lease round failed")  # a thread must never die silently
-            self._wanted.wait(self._service.settings.renewal_seconds if connection else 1.0)
-            self._wanted.clear()
+            self._wait(self._service.settings.renewal_seconds if connection else 1.0)
         if connection is not None:
             with suppress(psycopg.Error):
                 leases.end(connection, self._service.worker)
                 connection.close()
+
+    def _wait(self, seconds: float) -> None:
+        """Until the next round is due, or wanted sooner."""
+        due = time.monotonic() + seconds
+        while (left := due - time.monotonic()) > 0 and not self._wanted.wait(min(left, SAMPLE_SECONDS)):
+            self._samples.append(len(_copy(state.active_requests)))
+        self._wanted.clear()
+
+    def _about(self) -> leases.About:
+        samples, self._samples = self._samples, []
+        slots = self._service.concurrency
+        busy = min(slots, sum(samples) / len(samples)) if samples else None
+        return leases.About(self._service.queues, self._service.pool, slots, busy)
+
+    def _stop_if_drained(self) -> None:
+        if self._keeper is not None and self._keeper.is_drained and state.should_stop is None:
+            log.warning("drained: no more jobs are taken, and the worker stops when its own are done")
+            state.should_stop = EX_OK
 
     def _on_task_failure(self, exception: BaseException | None = None, args: Any = None, **_: Any) -> None:
         """A pool process died, or was killed at its time limit: its jobs are looked for at once."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clients.cli import bench_app, jobs_app, schedules_app
+from clients.cli import bench_app, fleet_app, jobs_app, schedules_app
 from clients.cli.options import JsonOption, StateOption, folder
 
 app = typer.Typer(
@@ -16,6 +16,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(jobs_app.app, name="jobs")
+app.add_typer(fleet_app.workers_app, name="workers")
+app.command()(fleet_app.queues)
 app.add_typer(schedules_app.app, name="schedules")
 app.add_typer(bench_app.app, name="bench")
 

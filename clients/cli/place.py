@@ -69,3 +69,12 @@ def client(folder: Path) -> Client:
     if url and key:
         return Client(url, key)
     return Place.running(folder).client()
+
+
+def operator(folder: Path) -> Client:
+    """The same with the operator's key; in the environment MILLRACE_KEY has to be one."""
+    url, key = os.environ.get("MILLRACE_URL"), os.environ.get("MILLRACE_KEY")
+    if url and key:
+        return Client(url, key)
+    place = Place.running(folder)
+    return Client(place.url, secrets.load(place.state).keys["operator"])

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from shared import telemetry
 from shared.auth import Verifier
 from shared.db import Database
-from shared.http import metrics, owing, problems, redrive, routes, schedules, watching
+from shared.http import fleet, metrics, owing, problems, redrive, routes, schedules, watching
 from shared.http.limits import BodyLimit
 from shared.http.streams import Streams
 from shared.http.watching import Watcher
@@ -37,8 +37,8 @@ def create_app(
     verifier.
 
     Tokens are verified with the public keys that `api` serves. `jobs=False` leaves out the routes of the
-    service's own jobs and schedules: the gateway has its own. Bodies of paths that `streams` names are not bounded
-    here.
+    service's own jobs, schedules, queues and workers: the gateway has its own. Bodies of paths that `streams` names
+    are not bounded here.
     """
 
     @asynccontextmanager
@@ -66,7 +66,7 @@ def create_app(
     problems.install(app)
     metrics.install(app, service)
     app.add_middleware(BodyLimit, streams=streams)
-    own = (routes.jobs, watching.router, owing.router, redrive.router, schedules.router) if jobs else ()
+    own = (routes.jobs, fleet.router, watching.router, owing.router, redrive.router, schedules.router) if jobs else ()
     for router in (routes.router, routes.feed, *own, *routers):
         app.include_router(router)
     _trace(app)

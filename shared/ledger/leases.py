@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,13 +20,36 @@ OVERTIME_SECONDS = 30.0
 UNRECORDED = ("attempt.unrecorded", "The attempt ended and its outcome could not be recorded.")
 
 
-def renew(connection: Statements, worker: UUID, name: str, seconds: float) -> None:
-    """Hold the lease for so long from now; the first call enters the worker."""
-    connection.execute(
-        """INSERT INTO worker (id, name, version, lease_until) VALUES (%(id)s, %(name)s, %(version)s, now() + %(lease)s)
-           ON CONFLICT (id) DO UPDATE SET lease_until = now() + %(lease)s""",
-        {"id": worker, "name": name, "version": moves.VERSION, "lease": timedelta(seconds=seconds)},
-    )
+@dataclass(frozen=True)
+class About:
+    """What a worker says of itself: the queues it takes from, its pool, how many messages it works on at a time, and
+    how many of these slots were `busy`, a mean since it said so last."""
+
+    queues: tuple[str, ...] = ()
+    pool: str | None = None
+    slots: int | None = None
+    busy: float | None = None
+
+
+def renew(connection: Statements, worker: UUID, name: str, seconds: float, about: About = About()) -> bool:
+    """Hold the lease for so long from now; the first call enters the worker. Answers whether it is to be drained."""
+    row = connection.execute(
+        """INSERT INTO worker (id, name, version, lease_until, renewed_at, queues, pool, slots, busy)
+           VALUES (%(id)s, %(name)s, %(version)s, now() + %(lease)s, now(), %(queues)s, %(pool)s, %(slots)s, %(busy)s)
+           ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until, renewed_at = now(), busy = excluded.busy
+           RETURNING draining_at IS NOT NULL AS drained""",
+        {
+            "id": worker,
+            "name": name,
+            "version": moves.VERSION,
+            "lease": timedelta(seconds=seconds),
+            "queues": list(about.queues),
+            "pool": about.pool,
+            "slots": about.slots,
+            "busy": about.busy,
+        },
+    ).fetchone()
+    return row is not None and row["drained"]
 
 
 def end(connection: Statements, worker: UUID) -> None:
@@ -59,7 +83,11 @@ class Keeper:
         lease_seconds: float,
         max_crashes: int,
         in_hand: Callable[[], set[UUID]],
+        about: Callable[[], About] = About,
     ) -> None:
+        self.is_drained = False
+        """Whether the worker is to be drained: it gets no further jobs."""
+        self._about = about
         self._database = database
         self._tasks = tasks
         self._worker = worker
@@ -75,7 +103,7 @@ class Keeper:
         self._reasons.update(dict.fromkeys(ids, (code, detail)))
 
     def round(self, connection: Statements) -> None:
-        renew(connection, self._worker, self._name, self._lease)
+        self.is_drained = renew(connection, self._worker, self._name, self._lease, self._about())
         held = connection.execute(
             """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args,
                       extract(epoch FROM now() - started_at)::float AS seconds

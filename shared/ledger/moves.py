@@ -35,7 +35,8 @@ def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed
 
     What is not returned belongs to somebody else or is done: a second message finds nothing. Rows that
     another claim holds are skipped, not waited for. A worker without a lease gets nothing: nobody would take
-    the jobs back from one that was never entered, and from one that lost its lease they would be at once.
+    the jobs back from one that was never entered, and from one that lost its lease they would be at once. Nor does
+    one that is being drained.
 
     The claim may be lost when PostgreSQL crashes (synchronous_commit = off). Another claim then gets the same
     attempt number: still only one of the two commits, as `succeeded` is reached once; the other's work is in vain.
@@ -47,7 +48,8 @@ def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed
                    AND (deadline IS NULL OR deadline > now())
                  ORDER BY id FOR UPDATE SKIP LOCKED) AS due
            WHERE job.id = due.id AND job.id = ANY(%(ids)s)
-             AND EXISTS (SELECT 1 FROM worker WHERE worker.id = %(worker)s AND lease_until > now())
+             AND EXISTS (SELECT 1 FROM worker
+                         WHERE worker.id = %(worker)s AND lease_until > now() AND draining_at IS NULL)
            RETURNING job.id, kind, attempt, max_attempts, crashes, args, workspace, run, traceparent, created_at,
                      deadline""",
         {"worker": worker, "ids": ids},

@@ -294,6 +294,24 @@ CREATE TABLE slot_default PARTITION OF slot DEFAULT;
 -- The unfinished jobs of a schedule, for its overlap policy.
 CREATE INDEX job_schedule ON job (cause_id) WHERE cause = 'schedule' AND state IN ('queued', 'running');
 
+-- Workers
+
+ALTER TABLE worker
+  ADD COLUMN renewed_at timestamptz,
+  ADD COLUMN queues     text[]      NOT NULL DEFAULT '{}',
+  ADD COLUMN pool       text,
+  ADD COLUMN slots      integer,
+  ADD COLUMN busy       real,
+  ADD COLUMN draining_at timestamptz,
+  ADD COLUMN drained_by text;
+COMMENT ON COLUMN worker.renewed_at IS 'Its last heartbeat: when it renewed its lease.';
+COMMENT ON COLUMN worker.slots IS 'Messages that it works on at a time.';
+COMMENT ON COLUMN worker.busy IS 'Slots at work, a mean over the time between its last two heartbeats.';
+COMMENT ON COLUMN worker.draining_at IS 'Since then it may claim nothing: it ends what it runs, and stops.';
+
+-- Attempts are stored in the order in which they end: all that a look at the last minute needs is where that begins.
+CREATE INDEX attempt_finished ON attempt USING brin (finished_at) WITH (autosummarize = on, pages_per_range = 16);
+
 -- Storage
 
 CREATE INDEX job_workspace ON job (workspace, id);

@@ -28,7 +28,9 @@ def make(service: str, database: Database, client: TestClient, workspace: UUID) 
             args=Jsonb({}), cron="0 0 1 1 *", zone="UTC", anchor=AT, jitter_seconds=0, misfire="once", grace_seconds=60,
             window_seconds=0, overlap="allow", next_slot=FAR, next_at=FAR, moved_at=AT, created_at=AT,
             updated_at=AT)  # fmt: skip
-    return {"runs": str(run), "jobs": str(job), "schedules": str(schedule)} | OWN[service](
+    worker = ids.draw()
+    _insert(database, "worker", id=worker, name="w", version="0", lease_until=FAR)
+    return {"runs": str(run), "jobs": str(job), "schedules": str(schedule), "workers": str(worker)} | OWN[service](
         database, client, workspace, run
     )
 

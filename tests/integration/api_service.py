@@ -155,6 +155,15 @@ def peer_service() -> FastAPI:
     def list_tallies():
         return []
 
+    @app.get("/v1/queues")
+    def list_queues():
+        counts = dict.fromkeys(("due", "later", "running", "workers", "slots", "in_per_second", "out_per_second"), 0)
+        return {"items": [{"service": "far", "name": "far.jobs", "oldest_due_seconds": None, "lanes": {}, **counts}]}
+
+    @app.post("/v1/workers/{id}/drain")
+    def drain(id: str):
+        return JSONResponse({"code": "worker.gone"}, 409 if id.startswith("0190") else 404)
+
     @app.get("/v1/runs/{id}/part")
     def part(id: str):
         return {"jobs": [], "events": []}

@@ -11,7 +11,7 @@ import pytest
 from shared import ids
 from shared.db import raw
 from shared.errors import RetryLater
-from shared.ledger import feed, firing, leases, queries, redrive, schedules
+from shared.ledger import feed, firing, fleet, leases, queries, redrive, schedules
 from shared.ledger.attempts import Attempt
 from shared.ledger.dispatch import Dispatcher, EventPublisher
 from shared.ledger.enqueue import Origin, enqueue, enqueue_many, publish
@@ -138,6 +138,9 @@ def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
     queries.watched(connection, "toy", jobs)
     queries.depths(connection)
     queries.tallies(connection, toy.workspace, ids.draw(), ids.draw())
+    fleet.list_queues(connection, ["toy.jobs"])
+    fleet.list_workers(connection, ended=False)
+    fleet.drain(connection, toy.worker(), "somebody")
     with toy.database.transaction() as session:
         queries.part_of_run(raw(session), "toy", toy.workspace, ids.draw())
 

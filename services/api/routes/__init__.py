@@ -1,6 +1,6 @@
 """HTTP routes of `api`: identity, jobs, schedules, runs, traces, documentation, and the gateway to the others."""
 
-from services.api.routes import docs, gateway, identity, owing, redrive, runs, schedules, traces, watching
+from services.api.routes import docs, fleet, gateway, identity, owing, redrive, runs, schedules, traces, watching
 
 ROUTERS = [
     identity.router,
@@ -9,6 +9,7 @@ ROUTERS = [
     runs.router,
     watching.router,
     schedules.router,
+    fleet.router,
     traces.router,
     docs.router,
     gateway.router,
