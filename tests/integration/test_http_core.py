@@ -398,7 +398,7 @@ def test_a_key_may_come_as_a_password(site: TestApp) -> None:
 
 
 def test_each_account_does_its_own(site: TestApp) -> None:
-    assert account(site, "events").get("/v1/events").json() == {"events": [], "next": 0}
+    assert account(site, "events").get("/v1/events").json() == {"events": [], "next": 0, "missed": 0}
     assert_problem(account(site, "events").get("/metrics"), 403, "auth.forbidden")
     assert_problem(account(site, "metrics").get("/v1/events"), 403, "auth.forbidden")
     assert_problem(site.client().get("/v1/events"), 403, "auth.forbidden")
