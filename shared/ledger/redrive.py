@@ -47,10 +47,12 @@ class WrongState(Conflict):
 
 @dataclass(frozen=True)
 class Move:
-    """One of the two moves: from which states, and what it does to the jobs of `ids` in a transaction."""
+    """One of the two moves: from which states (also in words that the indexes of such jobs know), and what it does to
+    the jobs of `ids` in a transaction."""
 
     name: str
     states: tuple[str, ...]
+    where: str
     make: Callable[[Session, list[UUID], int], list[Row]]
     spared: tuple[str, ...] = ()
     """Kinds that no filter matches."""
@@ -161,7 +163,7 @@ def _where(workspace: UUID, wanted: JobFilter, move: Move) -> tuple[str, list[An
     if wanted.state is not None and wanted.state not in move.states:
         raise Unprocessable(f"Only {' and '.join(move.states)} jobs can be {move.name}, not {wanted.state} ones.")
     where, values = wanted.where(workspace)
-    return f"{where} AND state = ANY(%s) AND kind <> ALL(%s)", [*values, list(move.states), list(move.spared)]
+    return f"{where} AND {move.where} AND kind <> ALL(%s)", [*values, list(move.spared)]
 
 
 # The moves
@@ -200,7 +202,7 @@ def redriving(
                     task.on_redriven(session, task.args.model_validate(job.args))
         return rows
 
-    return Move("redriven", REDRIVABLE, make)
+    return Move("redriven", REDRIVABLE, "state IN ('failed', 'cancelled')", make)
 
 
 def cancelling(tasks: Tasks, workspace: UUID, by: str) -> Move:
@@ -216,7 +218,7 @@ def cancelling(tasks: Tasks, workspace: UUID, by: str) -> Move:
                     failures.call_hook(session, task, job, reason)
         return rows
 
-    return Move("cancelled", CANCELLABLE, make)
+    return Move("cancelled", CANCELLABLE, "finished_at IS NULL AND (state = 'queued' OR state = 'running')", make)
 
 
 _REDRIVE = """

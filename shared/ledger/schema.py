@@ -223,6 +223,23 @@ COMMENT ON COLUMN horizon.position IS 'The last place of the feed that was dropp
 CREATE INDEX idempotency_created ON idempotency (created_at);
 CREATE INDEX effect_created ON effect (created_at);
 
+-- As before; and whoever moves a job, it has an end exactly when it has ended: unfinished jobs are looked for by it.
+CREATE OR REPLACE FUNCTION job_move() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF (OLD.state, NEW.state) NOT IN (
+       ('queued', 'running'), ('queued', 'failed'), ('queued', 'cancelled'),
+       ('running', 'succeeded'), ('running', 'failed'), ('running', 'cancelled'), ('running', 'queued'),
+       ('failed', 'queued'), ('cancelled', 'queued')) THEN
+    RAISE EXCEPTION 'job %: illegal move % -> %', OLD.id, OLD.state, NEW.state USING ERRCODE = 'check_violation';
+  END IF;
+  IF NEW.attempt <> OLD.attempt + (CASE WHEN NEW.state = 'running' THEN 1 ELSE 0 END) THEN
+    RAISE EXCEPTION 'job %: attempt % -> % in % -> %', OLD.id, OLD.attempt, NEW.attempt, OLD.state, NEW.state
+      USING ERRCODE = 'check_violation';
+  END IF;
+  NEW.finished_at := CASE WHEN NEW.state NOT IN ('queued', 'running') THEN coalesce(NEW.finished_at, now()) END;
+  RETURN NEW;
+END $$;
+
 -- Dead letters.
 CREATE INDEX job_dead ON job (workspace, id) WHERE state IN ('failed', 'cancelled');
 

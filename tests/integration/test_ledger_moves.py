@@ -51,6 +51,7 @@ def test_only_the_legal_moves_are_possible(toy: Toy, old: str, new: str) -> None
             with pytest.raises(psycopg.errors.CheckViolation, match=f"illegal move {old} -> {new}"):
                 move(connection, job, new)
     assert toy.job(job)["state"] == (new if (old, new) in LEGAL else old)
+    assert (toy.job(job)["finished_at"] is None) == (toy.job(job)["state"] in ("queued", "running"))
 
 
 @pytest.mark.parametrize(("old", "new"), sorted(LEGAL))
