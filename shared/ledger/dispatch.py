@@ -24,8 +24,9 @@ from shared.ledger.messages import Lane
 
 log = structlog.get_logger(__name__)
 
-MESSAGE_SECONDS = 0.05
-"""Jobs of a kind that have been short share a message, up to about so much work."""
+MESSAGE_SECONDS = 0.2
+"""Jobs of a kind that have been short share a message, up to about so much work. On a busy machine all take longer:
+with much less, messages would shrink and cost more just when there is no time for it."""
 EVENTS_A_ROUND = 500
 EVENTS_A_MESSAGE = 50
 LOOKS = 4

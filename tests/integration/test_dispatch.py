@@ -206,7 +206,7 @@ def test_a_kind_of_unknown_length_travels_one_by_one(toy: Toy, desk: Callable[..
     assert [len(message.jobs) for message in d.wire.sent] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("seconds", "size"), [(0.001, 50), (0.0001, 128), (0.01, 5), (0.04, 1), (30.0, 1)])
+@pytest.mark.parametrize(("seconds", "size"), [(0.004, 50), (0.0001, 128), (0.04, 5), (0.15, 1), (30.0, 1)])
 def test_short_jobs_share_a_message_by_what_they_took_lately(
     toy: Toy, desk: Callable[..., Desk], seconds: float, size: int
 ) -> None:
@@ -219,7 +219,7 @@ def test_short_jobs_share_a_message_by_what_they_took_lately(
 
 def test_what_they_took_on_average_decides(toy: Toy, desk: Callable[..., Desk]) -> None:
     d = desk()
-    for seconds in (0.001, 0.039, 0.02):
+    for seconds in (0.004, 0.156, 0.08):
         d.lately(Do, seconds)
     owe(toy, 5)
     d.round()
