@@ -1,7 +1,9 @@
 """The report of a run: one JSON object, and the tables that the documentation prints from it."""
 
+import json
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any, Final
@@ -108,8 +110,11 @@ _COLUMNS: Final = (
 )
 
 
+_IN_TABLE: Final = ("lost", "duplicated_effects")
+
+
 def markdown(found: Json) -> str:
-    """A table of the run, a line a fault and one of the whole."""
+    """A table of the run, a line a fault and one of the whole; then what is not in it, and the conditions."""
     whole = {
         **found,
         "fault": "**all**",
@@ -124,6 +129,14 @@ def markdown(found: Json) -> str:
         "|---" + "|---:" * (len(_COLUMNS) - 1) + "|",
         *("| " + " | ".join(_cell(row, key) for _, key in _COLUMNS) + " |" for row in (*found["faults"], whole)),
     ]
+    beside = ", ".join(f"`{name}` {found[name]:,}" for name in (*NEVER, "wrongly_ended") if name not in _IN_TABLE)
+    said = found["conditions"]
+    lines += [
+        "",
+        f"Also counted: {beside}. {found['recoveries']:,} recoveries, {found['requests']:,} requests in "
+        f"{said['seconds'] // 60:.0f} minutes on {said['cpus']} CPUs that others used, too; Python {said['python']}, "
+        f"Celery {said['celery']}, seed {said['seed']}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -135,3 +148,12 @@ def _cell(row: Json, key: str | tuple[str, str]) -> str:
     if value is None:
         return ""
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def main() -> None:
+    """Reads a report as `millrace chaos --json` prints it, and prints its table."""
+    sys.stdout.write(markdown(json.load(sys.stdin)))
+
+
+if __name__ == "__main__":
+    main()
