@@ -9,7 +9,7 @@ import pytest
 
 from tests.architecture.tree import ROOT
 
-SECONDS = 100
+SECONDS = 85
 LEASE_SECONDS = 6
 """Shorter than the default, so that what waits for a lost lease does not take up the run."""
 
@@ -43,7 +43,7 @@ def test_the_run_was_one_worth_its_name(report):
 
 
 def test_stock_celery_is_seen_to_lose_and_to_repeat():
-    found = run("--stock", "--faults", "api-kill-commit", "--seconds", "8")
+    found = run("--stock", "--faults", "api-kill-commit", "--seconds", "6")
     assert found["duplicated_effects"] > 0, "a request whose answer was lost was asked again, and done again"
     assert found["rolled_back_ran"] > 0
     assert found["code"] == 0, "of the control nothing else is expected"
