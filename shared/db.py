@@ -212,16 +212,19 @@ class Waker:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._wanted = threading.Event()
+        self._pending = False
         self._stopped = False
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
+        self._pending = True
         self._wanted.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
+        """What is still to be announced is, for at most a few seconds."""
         self._stopped = True
         self._wanted.set()
         if self._thread is not None:
@@ -229,11 +232,12 @@ class Waker:
 
     def _run(self) -> None:
         connection: Connection | None = None
-        while True:
+        while self._pending or not self._stopped:
             self._wanted.wait()
             self._wanted.clear()
-            if self._stopped:
-                break
+            if not self._pending:
+                continue
+            self._pending = False
             try:
                 connection = connection or self._database.connect()
                 connection.execute(NOTIFY)

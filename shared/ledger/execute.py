@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from shared.ledger import failures, moves
 from shared.ledger.attempts import UNSTORABLE, Attempt, ResultInvalid
 from shared.ledger.enqueue import insert_events
 from shared.ledger.moves import Claimed, Finished
+from shared.ledger.patience import Patience
 from shared.ledger.tasks import Task, Tasks
 
 log = structlog.get_logger(__name__)
@@ -94,34 +95,27 @@ class Executor:
         self._tasks = tasks
         self._worker = worker
         self._local = threading.local()
+        self._patience = Patience(self._let_go, HELD_UP_SECONDS)
 
     def run(self, kind: str, ids: list[UUID]) -> None:
         """Do what a wake-up for `ids` asks for. Whatever happens to one job, the others go on."""
         message = _Message(moves.claim(self._ledger, self._worker, ids))
-        began = time.monotonic()
-        with self._patience(message):
-            while (job := message.begin()) is not None:
-                message.put(self._run_one(job, message.has_more))
-                if time.monotonic() - began > SHARED_COMMIT_SECONDS:
-                    self._save(message.take_returned())
-                    began = time.monotonic()
-
-    @contextmanager
-    def _patience(self, message: "_Message") -> Iterator[None]:
-        """Jobs behind one that takes long are given back, for another process or thread to run."""
-        timer = threading.Timer(HELD_UP_SECONDS, self._let_go, [message])
-        timer.daemon = True
-        if message.is_shared:
-            timer.start()
         try:
-            yield
+            with self._patience.watching(message) if message.is_shared else nullcontext():
+                self._work(message)
         finally:
-            timer.cancel()
-            if message.is_shared:
-                timer.join()
             self._let_go(message)  # of jobs that were not begun something is left only when the worker stops
 
+    def _work(self, message: "_Message") -> None:
+        began = time.monotonic()
+        while (job := message.begin()) is not None:
+            message.put(self._run_one(job, message.has_more))
+            if time.monotonic() - began > SHARED_COMMIT_SECONDS:
+                self._save(message.take_returned())
+                began = time.monotonic()
+
     def _let_go(self, message: "_Message") -> None:
+        """Jobs behind one that takes long are given back, for another process or thread to run."""
         self._give_back(message.take_waiting())
         self._save(message.take_returned())
 

@@ -1,6 +1,7 @@
 """Owing work: with the transaction that makes it true, or not at all; and once."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -207,3 +208,14 @@ def test_the_second_of_two_requests_at_once_waits_for_the_first(toy: Toy, commit
             if not commits:
                 raise Abandoned
         assert later.result(10) == ({"by": "first"} if commits else None)
+
+
+def test_what_was_owed_just_before_the_end_is_announced(toy: Toy, open_toy: Callable[[], Database]) -> None:
+    with toy.connect() as listening:
+        listening.execute("LISTEN millrace_toy")
+        for _ in range(20):
+            database = open_toy()
+            with database.transaction(origin=Origin.request(toy.workspace)) as session:
+                enqueue(session, Do())
+            database.dispose()
+            assert next(listening.notifies(timeout=5, stop_after=1), None) is not None
