@@ -90,6 +90,8 @@ def owe(
     owed = Owed(because.run, [row["id"] for row in rows])
     try:
         if key is None and len(rows) == 1:
+            if refused := _unstorable(rows):  # found before it spoils a commit that others share
+                raise refused
             joint.owe(rows)
             return owed
         with joint.database.transaction(origin=because) as session:
