@@ -1,5 +1,5 @@
 """Every statement that the ledger sends all the time has an index, also in a table whose statistics know nothing of it,
-and in the plan that is made for whatever values and kept. What ages out (retention) reads whole weeks, and is not here."""
+and in the plan that is made for whatever values and kept. Retention reads whole weeks, and is not here."""
 
 import re
 from collections.abc import Callable, Iterator
