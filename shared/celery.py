@@ -26,6 +26,8 @@ from shared.settings import Settings
 EVENTS = Exchange("millrace.events", type="topic", durable=True)
 RECEIVE = "millrace.event.receive"
 """The task by which every service takes events in; each from its own queue."""
+OWN_QUEUE_SECONDS = 300
+"""The broker forgets the queue of a worker that is gone after so long."""
 HARD_LIMIT_GRACE_SECONDS = 15
 BROKER_SECONDS = 3.0
 """A broker that does not answer a publisher for so long is treated as away."""
@@ -101,6 +103,11 @@ class Service:
         bindings = [binding(EVENTS, routing_key=event.type) for event in self.subscriptions]
         return Queue(f"{self.name}.events", bindings=bindings)
 
+    def own_queue(self) -> Queue:
+        """The queue of this worker incarnation alone: what it sends itself, to know that it hears."""
+        name = f"{self.name}.worker.{self.worker}"
+        return Queue(name, Exchange(""), routing_key=name, expires=OWN_QUEUE_SECONDS)
+
 
 def make_celery(service: Service) -> Celery:
     """The service's Celery app. Settings are read from the environment when it is first used."""
@@ -172,11 +179,11 @@ def _configuration(service: Service) -> dict[str, Any]:
 def _install(app: Celery, service: Service) -> None:
     """Bootsteps and signals. Signals are process-wide, and a process has one service's app."""
     from shared import transport
-    from shared.workers import BindingGuard, EventPacing, LeaseStep
+    from shared.workers import BindingGuard, EventPacing, HearingStep, LeaseStep
 
     transport.install()
     app.steps["worker"].add(LeaseStep)
-    app.steps["consumer"].update((BindingGuard, EventPacing))
+    app.steps["consumer"].update((BindingGuard, EventPacing, HearingStep))
     signals.setup_logging.connect(_on_logging(service), weak=False)
     signals.worker_process_init.connect(_on_pool_process(service), weak=False)
     signals.worker_process_shutdown.connect(_on_stop, weak=False)
@@ -220,6 +227,12 @@ class CeleryBroker:
         producer.maybe_declare(EVENTS)  # the exchange's type is the connection's knowledge, not the broker's
         bodies = [event.model_dump(mode="json") for event in events]
         self._send(RECEIVE, bodies, str(events[0].id), exchange=EVENTS, routing_key=events[0].type)
+
+    def send_to_self(self, queue: Queue) -> None:
+        """A message that says nothing, to a worker's own queue."""
+        producer = self._ready()
+        producer.maybe_declare(queue)
+        producer.publish("", exchange="", routing_key=queue.name, serializer="json", retry=False)
 
     def depth(self, queue: str) -> int:
         try:

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """How often a consumer reads its producers' feeds for events that the broker lost."""
     retention_days: float = Field(default=90.0, ge=1)
     """Finished jobs, their attempts and events are kept at least so long, and at most a week longer."""
+    deaf_seconds: float = Field(default=60.0, gt=0)
+    """A worker that has slots free and hears nothing of what it sends itself for so long starts itself again."""
     max_crashes: int = Field(default=3, ge=1)
     """A job whose worker died so often is quarantined."""
 

@@ -1,4 +1,5 @@
-"""Bootsteps of a Celery worker: the lease thread, the guard of the event queue's bindings, the pace of task events."""
+"""Bootsteps of a Celery worker: the lease thread, the ear, the guard of the event queue's bindings, the pace of task
+events."""
 
 import os
 import threading
@@ -11,11 +12,13 @@ import psycopg
 import structlog
 from celery import bootsteps, signals
 from celery.exceptions import TimeLimitExceeded
-from celery.platforms import EX_OK
+from celery.platforms import EX_FAILURE, EX_OK
 from celery.worker import state
+from kombu import Consumer
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import telemetry
+from shared.celery import CeleryBroker
 from shared.db import Connection
 from shared.ledger import leases
 
@@ -28,6 +31,10 @@ FORK_SECONDS = 5.0
 """A fork waits at most so long for the lease thread."""
 SAMPLE_SECONDS = 1.0
 """How often it is counted how many slots are busy."""
+PROBES = 6
+"""So many messages a worker sends itself in the time after which it counts as deaf."""
+STUCK_SECONDS = 10.0
+"""A main thread that is told to stop and does not even begin to is stuck, in a call that never returns."""
 ENTER_SECONDS = 5.0
 """A worker that starts while PostgreSQL is away waits so long for its lease, then goes on without."""
 
@@ -160,6 +167,116 @@ class LeaseStep(bootsteps.StartStopStep):
             with suppress(ValueError, TypeError, AttributeError):
                 self._keeper.lost([UUID(job) for job in args[0]], code, detail)
         self._wanted.set()
+
+
+class Ear:
+    """Whether a worker is deaf. Times are given, in seconds of any clock that is not set back."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self.has_heard = False
+        self._unheard_since: float | None = None
+
+    def told(self, now: float) -> None:
+        """The broker has taken a message for it."""
+        if self._unheard_since is None:
+            self._unheard_since = now
+
+    def hears(self) -> None:
+        self.has_heard, self._unheard_since = True, None
+
+    def excuse(self) -> None:
+        """It need not hear at this moment: its slots are full, the broker is away, a connection is being made."""
+        self._unheard_since = None
+
+    def is_deaf(self, now: float) -> bool:
+        """Never one that has not heard yet: where it cannot, it would start again and again."""
+        return self.has_heard and self._unheard_since is not None and now - self._unheard_since > self._patience
+
+
+class HearingStep(bootsteps.StartStopStep):
+    """Starts the worker again when it is deaf: it holds a connection and has slots free, the broker takes messages, and
+    nothing arrives. After trouble with the broker that has happened with many a pair of kombu and redis-py
+    (celery#8030, celery#10205), and it is silent.
+
+    So the worker sends itself a message now and then, over a connection of its own, to a queue of its own that it
+    consumes by the very channel of its jobs. When none comes through for `deaf_seconds` it stops as if told to: what it
+    runs is seen to its end, and what supervises it starts another. A main thread that does not even hear that is ended.
+    """
+
+    requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._app = consumer.app
+        self._queue = consumer.app.service.own_queue()
+        self._gate = ForkGate()
+        self._heard_of_it = threading.Event()
+        self._stopped = threading.Event()
+        self._consumer: Any = None
+        self._ear: Ear | None = None
+
+    def start(self, consumer: Any) -> None:
+        """A connection was made; the first time, the thread begins as well."""
+        if self._ear is None:
+            self._ear = Ear(self._app.service.settings.deaf_seconds)
+            signals.worker_shutdown.connect(self._end, weak=False)
+            threading.Thread(target=self._run, name="hearing", daemon=True).start()
+        self._ear.excuse()
+        channel = consumer.task_consumer.channel
+        self._consumer = Consumer(channel, [self._queue], on_message=self._hear, no_ack=True)
+        self._consumer.consume()
+
+    def stop(self, consumer: Any) -> None:
+        """The connection is lost, or the worker is about to stop."""
+        self._heard_of_it.set()
+        own, self._consumer = self._consumer, None
+        if own is not None:
+            with suppress(*consumer.connection_errors, *consumer.channel_errors):
+                own.cancel()
+
+    shutdown = stop
+
+    def _hear(self, *_: Any) -> None:
+        assert self._ear is not None
+        if not self._ear.has_heard:
+            log.info("hears itself")
+        self._ear.hears()
+
+    def _end(self, *_: Any, **__: Any) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        broker = CeleryBroker(self._app)
+        patience = self._app.service.settings.deaf_seconds
+        assert self._ear is not None
+        while not self._stopped.wait(patience / PROBES):
+            if self._consumer is None or state.should_stop is not None or self._is_full():
+                self._ear.excuse()
+                continue
+            self._ear.told(time.monotonic())
+            try:
+                with self._gate:
+                    broker.send_to_self(self._queue)
+            except Exception as error:  # kombu's and redis' errors have no common base
+                log.warning("the broker is away", reason=f"{type(error).__name__}: {error}"[:300])
+                broker.close()
+                self._ear.excuse()
+                continue
+            if self._ear.is_deaf(time.monotonic()):
+                self._start_again(patience)
+
+    def _is_full(self) -> bool:
+        concurrency: int = self._app.service.concurrency
+        return len(_copy(state.reserved_requests)) >= concurrency
+
+    def _start_again(self, patience: float) -> None:
+        log.error("deaf: the broker takes what this worker sends itself, and nothing arrives", seconds=patience)
+        self._heard_of_it.clear()
+        state.should_stop = EX_FAILURE
+        if not self._heard_of_it.wait(STUCK_SECONDS):
+            log.error("deaf, and stuck: ended")
+            os._exit(EX_FAILURE)
 
 
 def _close(connection: Connection | None) -> None:

@@ -10,7 +10,12 @@ from typing import IO, Any
 
 import psutil
 
+from infra.local import probes
+from infra.local.process import Process
+from infra.local.supervisor import Supervisor
+
 ROOT = Path(__file__).resolve().parents[3]
+CELERY = (sys.executable, "-m", "celery", "-A", "tests.integration.toy.worker")
 
 
 class Running:
@@ -20,7 +25,7 @@ class Running:
         self.log = folder / f"{name}.log"
         self._out: IO[bytes] = self.log.open("ab")
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tests.integration.toy.worker", *arguments],
+            [*CELERY, *arguments],
             cwd=ROOT,
             env=environment,
             stdout=self._out,
@@ -67,6 +72,17 @@ class Plant:
     def worker(self, **environment: str) -> Running:
         command = ["worker", "-n", f"toy{len(self._running)}@%h", "--loglevel", "INFO"]
         return self._start("worker", [*command, "--without-mingle", "--without-gossip"], environment)
+
+    def supervisor(self, **environment: str) -> Supervisor:
+        """A worker that is started again whenever it ends."""
+        worker = Process(
+            name="toy-worker",
+            command=(*CELERY, "worker", "-n", "toy@%h", "--loglevel", "INFO", "--without-mingle", "--without-gossip"),
+            environment=self._environment | environment,
+            ready=probes.logged(" ready."),
+            directory=ROOT,
+        )
+        return Supervisor([worker], lambda name: self._folder / f"{name}.log", f"{self._folder.name}-{os.getpid()}")
 
     def beat(self, **environment: str) -> Running:
         return self._start("beat", ["beat", "--loglevel", "INFO"], environment)
