@@ -193,8 +193,8 @@ class Moving:
             raise BadInput("--dry-run counts what options match: leave the ids out")
         if args is not None and len(ids) != 1:
             raise BadInput("--args is for one job that is named")
-        if per_second is not None and not 0 < per_second <= 1000:
-            raise BadInput("--per-second is more than 0 and at most 1000")
+        if per_second is not None and not 0.001 <= per_second <= 1000:
+            raise BadInput("--per-second is from 0.001 to 1000")
         state = wanted.values.get("state")
         if state is not None and state not in MOVABLE[self.move_name]:
             allowed = " and ".join(MOVABLE[self.move_name])

@@ -18,8 +18,8 @@ from shared.ledger.joint import Joint
 from shared.ledger.tasks import Tasks
 from shared.objects import ObjectStore
 from shared.settings import Settings
+from shared.version import VERSION
 
-VERSION = "0.1.0"
 UNTRACED = "healthz,readyz,metrics,v1/traces$,v1/jobs/[^/]+/events"
 
 

@@ -138,8 +138,8 @@ class CancelManyBody(BaseModel):
 
 
 class RetryManyBody(CancelManyBody):
-    per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = Field(
-        50.0, description="So many become due each second, of each service."
+    per_second: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = Field(
+        50.0, description="So many become due each second, of each service; at the slowest 10,000 in 116 days."
     )
     not_before: Moment | None = Field(None, description="When the first is due; by default at once.")
 

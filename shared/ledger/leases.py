@@ -12,6 +12,7 @@ from shared.db import Database, Row, Statements, is_outage, raw
 from shared.ledger import moves
 from shared.ledger.failures import Held, fail, take_back
 from shared.ledger.tasks import Tasks
+from shared.version import VERSION
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,7 @@ def renew(connection: Statements, worker: UUID, name: str, seconds: float, about
         {
             "id": worker,
             "name": name,
-            "version": moves.VERSION,
+            "version": VERSION,
             "lease": timedelta(seconds=seconds),
             "queues": list(about.queues),
             "pool": about.pool,

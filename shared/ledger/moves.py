@@ -8,9 +8,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from shared.db import Row, Statements
-
-VERSION = "0.1.0"
-"""The code version that attempts record."""
+from shared.version import VERSION
 
 
 @dataclass(frozen=True)

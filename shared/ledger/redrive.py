@@ -21,13 +21,14 @@ from sqlmodel import Session
 
 from shared.db import Database, Row, Statements, is_outage, raw
 from shared.errors import Conflict, NotFound, Unprocessable
-from shared.ledger import failures, moves
+from shared.ledger import failures
 from shared.ledger.execute import KindUnknown
 from shared.ledger.failures import Held, HookFailed
 from shared.ledger.filters import JobFilter
 from shared.ledger.messages import Retry
 from shared.ledger.requests import KindPrivate, check
 from shared.ledger.tasks import Task, Tasks
+from shared.version import VERSION
 
 log = structlog.get_logger(__name__)
 
@@ -210,7 +211,7 @@ def cancelling(tasks: Tasks, workspace: UUID, by: str) -> Move:
     reason = {"code": "job.cancelled", "detail": f"Cancelled by {by}."}
 
     def make(session: Session, ids: list[UUID], before: int) -> list[Row]:
-        values = {"ids": ids, "workspace": workspace, "by": by, "error": Jsonb(reason), "version": moves.VERSION}
+        values = {"ids": ids, "workspace": workspace, "by": by, "error": Jsonb(reason), "version": VERSION}
         rows = raw(session).execute(_CANCEL, values).fetchall()
         for job, task in _heard(tasks, rows):
             if task.on_failed is not None:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from alembic.script import ScriptDirectory
 from shared.contracts.catalog import SERVICES
 from shared.ledger import schema
 from shared.ledger.messages import JobArgs
+from shared.version import VERSION
 from tests.architecture.tree import ROOT
 
 VERSIONS = [name for name in vars(schema) if re.fullmatch(r"V\d+", name)]
@@ -100,3 +102,8 @@ def test_every_job_kind_has_a_body(service):
         if isinstance(value, type) and issubclass(value, JobArgs) and "kind" in vars(value)
     }
     assert declared == set(import_module(f"services.{service}.worker").service.tasks.by_kind)
+
+
+def test_the_code_says_the_version_of_its_distribution():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
