@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint bench-jobs chaos lock clean
+.PHONY: help setup up test lint bench-jobs chaos chaos-docs lock clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ bench-jobs: setup $(VENV)-bench/.installed ## Jobs a second, latency, CPU, besid
 
 chaos: setup ## Break a system of its own in every way, alone and mixed; about 50 minutes. ARGS="--faults broker".
 	$(BIN)/millrace chaos --faults all,mixed --seconds 600 $(ARGS)
+
+chaos-docs: setup ## Write the tables of docs/reliability.md from REPORTS="a.json b.json", printed by chaos ARGS=--json.
+	$(BIN)/python -m infra.chaos.document $(REPORTS)
 
 lock: $(VENV)/.uv ## Write the lock files anew, with the newest versions that fit.
 	PATH="$(abspath $(BIN)):$$PATH" requirements/compile --upgrade

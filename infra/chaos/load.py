@@ -144,7 +144,8 @@ class Load:
             return client.post(f"{endpoint.url}/v1/refused", json={"number": number}, headers=endpoint.headers)
 
         self._record.refused.append(number)
-        self._persist(send)
+        if self._persist(send) is None:
+            self._record.unresolved.append(number)
 
     def _upload(self) -> None:
         endpoint = self._world.uploads
@@ -177,7 +178,7 @@ class Load:
         if answer is not None and answer.status_code == httpx.codes.ACCEPTED:
             run = str(answer.json()["run"]["id"])
             self._record.uploads.append(Upload(dataset, part, run, time.time()))
-        else:
+        elif answer is not None or tries is None:
             self._record.unresolved.append(number)
 
     def _persist(self, send: Callable[[], httpx.Response], tries: int | None = None) -> httpx.Response | None:
@@ -190,7 +191,7 @@ class Load:
             with suppress(httpx.TransportError):
                 answer = send()
             status = answer.status_code if answer is not None else None
-            says_when = answer is not None and "retry-after" in answer.headers
+            says_when = answer is not None and answer.status_code == 503 and "retry-after" in answer.headers
             self._record.calls.append(Call(at, time.monotonic() - began, status, says_when))
             if answer is not None and status is not None and status < 500:
                 return answer

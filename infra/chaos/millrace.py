@@ -173,31 +173,34 @@ class Millrace(World):
     def rows(self) -> list[JobRow]:
         found = self.query(
             """SELECT id::text AS job, (args->>'number')::bigint AS number, split_part(kind, '.', 3) AS kind, state,
-                      error IS NOT NULL AS has_reason
+                      error->>'code' AS reason
                FROM probe.job WHERE kind <> 'probe.thing.note'"""
         )
         return [JobRow(**row) for row in found]
 
-    def unfinished(self) -> int:
+    def still_open(self) -> list[str]:
         parts = " UNION ALL ".join(
-            f"SELECT id FROM {schema}.job WHERE state IN ('queued', 'running') "  # noqa: S608  # constants
-            f"UNION ALL SELECT id FROM {schema}.event WHERE position IS NULL"
+            f"""SELECT concat_ws(' ', kind, id, 'is', state) AS words
+                FROM {schema}.job WHERE state IN ('queued', 'running')
+                UNION ALL SELECT concat_ws(' ', type, id, 'is not told') FROM {schema}.event
+                WHERE position IS NULL
+                   OR position > coalesce((SELECT position FROM {schema}.cursor WHERE name = 'published'), 0)"""  # noqa: S608
             for schema in SCHEMAS
         )
-        [row] = self.query(f"SELECT count(*) AS jobs FROM ({parts}) AS open")  # noqa: S608  # the same
-        return int(row["jobs"]) - self.given_up
+        return [row["words"] for row in self.query(parts)]
 
     def upload_rows(self) -> dict[str, Row]:
         parts = " UNION ALL ".join(
-            f"SELECT run, state FROM {schema}.job"  # noqa: S608  # constants
+            f"SELECT run, state, error FROM {schema}.job"  # noqa: S608  # constants
             for schema in SERVICES
         )
         found = self.query(
             f"""WITH jobs AS (
                   SELECT run, count(*) FILTER (WHERE state IN ('queued', 'running')) AS unfinished,
-                         count(*) FILTER (WHERE state IN ('failed', 'cancelled')) AS failed
+                         count(*) FILTER (WHERE state IN ('failed', 'cancelled')) AS failed,
+                         count(*) FILTER (WHERE error->>'code' = 'job.quarantined') AS quarantined
                   FROM ({parts}) AS all_jobs GROUP BY run)
-                SELECT dataset.name AS dataset, unfinished, failed,
+                SELECT dataset.name AS dataset, unfinished, failed, quarantined,
                   (SELECT count(*) FROM ingest.dataset_version AS v WHERE v.dataset = dataset.id) AS versions,
                   (SELECT count(*) FROM reports.render AS r WHERE r.run = jobs.run) AS renders,
                   (SELECT count(*) FROM notifications.delivery AS d WHERE d.run = jobs.run) AS deliveries

@@ -89,6 +89,8 @@ class Record:
         self.unresolved: list[int] = []
         """Numbers of jobs that were given up before any answer said what became of the request."""
         self.crashes: list[Crash] = []
+        self.silenced: set[str] = set()
+        """Parts in which an API process was killed: there, a request may go without any answer."""
         self.mails = Arrivals()
         self.hooks = Arrivals()
         self.part = ""

@@ -145,9 +145,9 @@ class Run:
         return thread
 
     def _inject(self, part: Part, fault: Fault, seconds: float) -> None:
-        part.injected.append(fault.name)
         try:
             fault.inject(Scene(self._world, self._load, Window(seconds, self._stopped)))
+            part.injected.append(fault.name)
         except Exception as error:  # what a fault meets is what faults are for; that it was not injected must show
             self.trouble.append(f"{fault.name}: {type(error).__name__}: {error}"[:300])
             self._say(f"  {self.trouble[-1]}")

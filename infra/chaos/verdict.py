@@ -19,8 +19,13 @@ LEGAL: Final = frozenset(
     }
 )
 """The moves of a job's state, written down a second time: the checker believes nobody."""
+SERVICES: Final = "services"
+"""Where is counted what belongs to no part: the services' own work."""
 ENDED: Final = ("succeeded", "failed", "cancelled")
 OWN_EFFECT: Final = ("write", "take")
+QUARANTINED: Final = "job.quarantined"
+CRASHES: Final = 3
+"""So many times a job must have lost its worker before it is quarantined: by the default of MILLRACE_MAX_CRASHES."""
 DELIVERIES: Final = 2
 """Of each upload: a mail and a webhook."""
 
@@ -51,6 +56,10 @@ class Counts:
     """Events without their subscribers' jobs."""
     rolled_back_ran: int = 0
     """Jobs that ran although their transaction was rolled back."""
+    left_open: int = 0
+    """Jobs and events of any service that had not ended at the end of the run, whoever asked for them."""
+    quarantined: int = 0
+    """Of the failed, those whose worker was killed under them three times, by us: allowed, and counted."""
     duplicate_messages: int = 0
     """Mails and webhooks that arrived again, under the same id: allowed, and counted."""
 
@@ -61,7 +70,7 @@ class Counts:
 
 NEVER: Final = (
     *("lost", "unexplained", "duplicated_effects", "duplicated_jobs", "double_commits"),
-    *("illegal_moves", "unheard_events", "rolled_back_ran"),
+    *("illegal_moves", "unheard_events", "rolled_back_ran", "wrongly_ended", "left_open"),
 )
 """Counts that break a promise when they are not zero."""
 
@@ -95,19 +104,32 @@ def judge(world: World) -> Verdict:
         had[effect["number"]].append(effect)
     ran = Counter(deed.number for deed in done)
     ends = Counter(deed.number for deed in done if deed.deed == deeds.FINISHED)
+    killed = Counter(crash.part for crash in record.crashes)
+    deadly = {part for part, times in killed.items() if times >= CRASHES}
     for job in record.jobs:
-        _judge_job(verdict, job, by_number[job.number], had[job.number], ran[job.number], ends[job.number])
-    _judge_uploads(verdict, world, record)
+        excused = job.part in deadly
+        _judge_job(verdict, job, excused, by_number[job.number], had[job.number], ran[job.number], ends[job.number])
+    _judge_uploads(verdict, world, record, deadly)
     _judge_refused(verdict, record, by_number, had, ran)
     _judge_moves(verdict, record, world.moves())
+    left = world.still_open()
+    verdict.parts[SERVICES].left_open = len(left)
+    verdict.words += [f"at the end {words}" for words in left]
     for crash in record.crashes:
         verdict.recoveries[crash.part] += _recoveries(done, crash.pids, crash.at_ns)
     return verdict
 
 
 def _judge_job(
-    verdict: Verdict, job: SmallJob, rows: Sequence[JobRow], effects: Sequence[Row], ran: int, ends: int
+    verdict: Verdict,
+    job: SmallJob,
+    excused: bool,
+    rows: Sequence[JobRow],
+    effects: Sequence[Row],
+    ran: int,
+    ends: int,
 ) -> None:
+    """`excused`: workers were killed so often that a job may have been quarantined."""
     counts = verdict.parts[job.part]
     counts.accepted += 1
     counts.duplicated_jobs += max(0, len(rows) - 1)
@@ -117,10 +139,12 @@ def _judge_job(
         verdict.words.append(f"{job.part}: {job.kind} {job.number} (job {job.job}) is {_state(row)}")
         return
     setattr(counts, row.state, getattr(counts, row.state) + 1)
-    if row.state != job.ending:
+    if row.state != job.ending and excused and row.reason == QUARANTINED:
+        counts.quarantined += 1
+    elif row.state != job.ending:
         counts.wrongly_ended += 1
-        verdict.words.append(f"{job.part}: {job.kind} {job.number} (job {job.job}) has {row.state}")
-    if row.state == "failed" and not row.has_reason:
+        verdict.words.append(f"{job.part}: {job.kind} {job.number} (job {job.job}) has {row.state} ({row.reason})")
+    if row.state == "failed" and row.reason is None:
         counts.unexplained += 1
     if row.state == "succeeded":
         wanted = 1 if job.kind in (*OWN_EFFECT, "tell") else 0
@@ -137,10 +161,10 @@ def _state(row: JobRow | None) -> str:
     return row.state if row is not None else "nowhere"
 
 
-def _judge_uploads(verdict: Verdict, world: World, record: Record) -> None:
+def _judge_uploads(verdict: Verdict, world: World, record: Record, deadly: set[str]) -> None:
     found = world.upload_rows() if record.uploads else {}
     for upload in record.uploads:
-        _judge_upload(verdict, record, upload, found.get(upload.dataset))
+        _judge_upload(verdict, record, upload, upload.part in deadly, found.get(upload.dataset))
     for arrivals in (record.mails, record.hooks):
         parts = {upload.dataset: upload.part for upload in record.uploads}
         for id, times in arrivals.ids.items():
@@ -148,7 +172,7 @@ def _judge_uploads(verdict: Verdict, world: World, record: Record) -> None:
                 verdict.parts[part].duplicate_messages += times - 1
 
 
-def _judge_upload(verdict: Verdict, record: Record, upload: Upload, row: Row | None) -> None:
+def _judge_upload(verdict: Verdict, record: Record, upload: Upload, excused: bool, row: Row | None) -> None:
     """A file has succeeded when its mail and its webhook have arrived here, whatever the system says."""
     counts = verdict.parts[upload.part]
     counts.accepted += 1
@@ -163,7 +187,9 @@ def _judge_upload(verdict: Verdict, record: Record, upload: Upload, row: Row | N
         return
     ending = "failed" if missing or rejected else "succeeded"
     setattr(counts, ending, getattr(counts, ending) + 1)
-    if missing:
+    if missing and excused and row["failed"] == row["quarantined"]:
+        counts.quarantined += 1
+    elif missing:
         counts.wrongly_ended += 1
         verdict.words.append(f"{upload.part}: file {upload.dataset} (run {upload.run}) has failed: {row}")
     beyond = {"versions": 1, "renders": 1, "deliveries": DELIVERIES}
@@ -188,7 +214,7 @@ def _judge_moves(verdict: Verdict, record: Record, moves: Iterable[Row]) -> None
     parts = {job.job: job.part for job in record.jobs}
     committed: Counter[tuple[str, str]] = Counter()
     for move in moves:
-        counts = verdict.parts[parts.get(move["job"], "services")]
+        counts = verdict.parts[parts.get(move["job"], SERVICES)]
         claims = int(move["became"] == "running")
         if (move["was"], move["became"]) not in LEGAL or move["attempt"] != move["attempt_was"] + claims:
             counts.illegal_moves += 1

@@ -42,7 +42,8 @@ class JobRow:
     kind: str
     state: str
     """queued, running, succeeded, failed, cancelled"""
-    has_reason: bool
+    reason: str | None
+    """The code of what went wrong with it."""
 
 
 class World(ABC):
@@ -94,12 +95,17 @@ class World(ABC):
         """All small jobs."""
 
     @abstractmethod
+    def still_open(self) -> list[str]:
+        """Jobs that wait or run, and events that are not told yet, whoever asked for them; a few words each."""
+
     def unfinished(self) -> int:
-        """Jobs and events that still wait or run."""
+        """How many are still open, without those that were given up."""
+        return len(self.still_open()) - self.given_up
 
     @abstractmethod
     def upload_rows(self) -> dict[str, Row]:
-        """Dataset → how many `unfinished` jobs its run has, how many `failed`, `versions`, `renders`, `deliveries`."""
+        """Dataset → how many `unfinished` jobs its run has, how many `failed`, of these `quarantined`; `versions`,
+        `renders`, `deliveries`."""
 
     @abstractmethod
     def moves(self) -> list[Row]:
@@ -160,6 +166,8 @@ class World(ABC):
         """To the main process alone, as a supervisor does."""
         pid = self.pid(name)
         if pid is not None:
+            if number == signal.SIGKILL and name in self.https:
+                self.record.silenced.add(self.record.part)
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
         return pid is not None

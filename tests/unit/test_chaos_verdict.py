@@ -1,15 +1,21 @@
 """The judge of a chaos run sees what is wrong, and nothing where all is right."""
 
+import json
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 
+import psycopg
 import pytest
 
-from infra.chaos.record import Record, SmallJob, Upload
+from infra.chaos.document import END, MARKS, PAGE, document
+from infra.chaos.faults.database import stay_idle
+from infra.chaos.faults.fault import Fault, NotInjected, Scene
+from infra.chaos.record import Call, Crash, Record, SmallJob, Upload
 from infra.chaos.report import build, markdown
 from infra.chaos.run import Part, Run
-from infra.chaos.verdict import NEVER, Counts, judge, percentile
+from infra.chaos.verdict import NEVER, QUARANTINED, Counts, judge, percentile
 from infra.chaos.world import JobRow, World
 from infra.probe.record import FINISHED, FORMAT, RAN, STARTED
 
@@ -25,7 +31,7 @@ class Told(World):
     def __init__(self, folder):
         super().__init__(Record(), folder / "records", random.Random(1), lambda text: None)
         self.file = folder / "records"
-        self.found, self.had, self.moved, self.files = [], [], [], {}
+        self.found, self.had, self.moved, self.files, self.left = [], [], [], {}, []
 
     def rows(self):
         return self.found
@@ -35,6 +41,9 @@ class Told(World):
 
     def moves(self):
         return self.moved
+
+    def still_open(self):
+        return self.left
 
     def upload_rows(self):
         return self.files
@@ -47,7 +56,7 @@ class Told(World):
         number = self.record.draw()
         job = f"job-{number}"
         self.record.jobs.append(SmallJob(number, kind, ending, "part", job, 0.0))
-        self.found.append(JobRow(job, number, kind, state, state == "failed"))
+        self.found.append(JobRow(job, number, kind, state, "attempt.error" if state == "failed" else None))
         self.had += [{"number": number, "job": job, "attempt": 1}] * effects
         for deed in deeds:
             self.deed(deed, number)
@@ -60,11 +69,11 @@ class Told(World):
         for arrivals, times in ((self.record.mails, mails), (self.record.hooks, hooks)):
             for _ in range(times):
                 arrivals.take(f"id-{dataset}", dataset)
-        right = {"unfinished": 0, "failed": 0, "versions": 1, "renders": 1, "deliveries": 2}
+        right = {"unfinished": 0, "failed": 0, "quarantined": 0, "versions": 1, "renders": 1, "deliveries": 2}
         self.files[dataset] = {"dataset": dataset, **right, **row}
         return dataset
 
-    unfinished = views = process = mark = message_of = None
+    views = process = mark = message_of = None
 
 
 Told.__abstractmethods__ = frozenset()
@@ -90,7 +99,7 @@ def test_where_all_is_right_nothing_is_wrong(told):
     told.owe("misbehave", state="failed", ending="failed", effects=0, deeds=(STARTED,))
     told.upload()
     found = counts(told)
-    assert (found.accepted, found.succeeded, found.failed, wrong(found), found.wrongly_ended) == (6, 5, 1, {}, 0)
+    assert (found.accepted, found.succeeded, found.failed, wrong(found)) == (6, 5, 1, {})
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
@@ -120,14 +129,14 @@ def test_what_happened_twice_is_counted(told):
     told.owe("write", effects=3)
     told.owe("take", deeds=(STARTED, FINISHED, FINISHED))
     number = told.owe("noop", effects=0)
-    told.found.append(JobRow("another", number, "noop", "succeeded", False))
+    told.found.append(JobRow("another", number, "noop", "succeeded", None))
     found = wrong(counts(told))
     assert found == {"duplicated_effects": 2, "double_commits": 1, "duplicated_jobs": 1}
 
 
 def test_a_failure_needs_a_reason_and_a_cause(told):
     told.owe("noop", state="failed", effects=0)
-    told.found[0] = JobRow("job-1", 1, "noop", "failed", False)
+    told.found[0] = JobRow("job-1", 1, "noop", "failed", None)
     found = counts(told)
     assert (found.failed, found.unexplained, found.wrongly_ended) == (1, 1, 1)
 
@@ -183,6 +192,146 @@ def test_percentiles_are_of_the_nearest_rank():
     assert percentile(list(map(float, range(1, 101))), 0.99) == 99.0
 
 
+PART = Part("part", "workers", 1.0, began=1.0, ended=2.0, quiet=1.0, back=1.0)
+
+
+def call(seconds=0.1, status=202, says_when=False):
+    return Call(1.0, seconds, status, says_when)
+
+
+def crash(told, times=1, part="part"):
+    told.record.crashes += [Crash(part, 10, frozenset([7]))] * times
+
+
+def report(told, **changed):
+    """Of a run in which a worker was hit and its job began again; `changed`: its one part."""
+    run = Run(told, None, lambda text: None)
+    calm = {"calls": [call()], "before": [call()]}
+    run.parts.append(replace(PART, **{**calm, **changed}))
+    return build(told, run, judge(told), seed=1, seconds=2.0)
+
+
+@pytest.fixture
+def kept(told):
+    """A run in which every promise was kept."""
+    number = told.owe("take", deeds=())
+    told.deed(STARTED, number, pid=7, at=5)
+    crash(told)
+    told.deed(STARTED, number, pid=8, at=15)
+    told.deed(FINISHED, number, pid=8, at=16)
+    assert report(told)["broken"] == []
+    return told
+
+
+def fail_wrongly(told):
+    told.owe("noop", state="failed", effects=0)
+
+
+def quarantine(told):
+    told.owe("noop", state="failed", effects=0)
+    told.found[-1] = replace(told.found[-1], reason=QUARANTINED)
+
+
+def leave_open(told):
+    told.left = ["reports.report.render 1 is queued"]
+
+
+def leave_unresolved(told):
+    told.record.unresolved.append(99)
+
+
+def hit_nobody(told):
+    told.record.crashes.clear()
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (fail_wrongly, "wrongly_ended is 1"),
+        (quarantine, "wrongly_ended is 1"),
+        (leave_open, "left_open is 1"),
+        (leave_unresolved, "1 requests were repeated for 90 s without a proper answer"),
+        (hit_nobody, "part: it hit no process that had a job in hand"),
+        (lambda told: told.upload(mails=0, failed=1), "wrongly_ended is 1"),
+        (lambda told: told.owe("tell", effects=0), "unheard_events is 1"),
+    ],
+)
+def test_what_is_wrong_breaks_the_run(kept, act, said):
+    act(kept)
+    assert report(kept)["broken"] == [said]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"quiet": None}, "it never became quiet"),
+        ({"back": None}, "throughput was not back within 60 s"),
+        ({"calls": [call(status=500)]}, "1 errors were no 503 with Retry-After"),
+        ({"calls": [call(status=503)]}, "1 errors were no 503 with Retry-After"),
+        ({"group": "database", "calls": [call(status=None)]}, "1 requests got no answer"),
+        ({"group": "broker", "calls": [call(), call(status=None)]}, "it showed in the API: 1 errors"),
+        ({"group": "broker", "calls": [call(seconds=1.6)]}, "API p99 is 1600.0 ms, more than 1500 ms"),
+        ({"group": "broker", "calls": []}, "no request met it"),
+    ],
+)
+def test_what_a_fault_was_not_to_show_breaks_the_run(kept, changed, said):
+    assert report(kept, **changed)["broken"] == [f"part: {said}"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"calls": [call(status=503, says_when=True), call(status=None)]},
+        {"group": "database", "calls": [call(status=503, says_when=True)]},
+        {"group": "broker", "calls": [call(seconds=1.6)], "before": [call(seconds=0.2)]},
+        {"group": "outside", "calls": [call(seconds=9.0)]},
+    ],
+)
+def test_what_a_fault_may_show_breaks_nothing(kept, changed):
+    assert report(kept, **changed)["broken"] == []
+
+
+def test_an_api_process_that_was_killed_may_leave_requests_without_an_answer(kept):
+    kept.record.silenced.add("part")
+    assert report(kept, group="database", calls=[call(status=None)])["broken"] == []
+
+
+def test_a_slow_recovery_breaks_the_run(kept):
+    crash(kept)
+    kept.deed(STARTED, kept.owe("take", deeds=()), pid=7, at=6)
+    kept.deed(STARTED, 2, pid=8, at=int(LEASE + 16) * 1_000_000_000)
+    kept.deed(FINISHED, 2, pid=8, at=int(LEASE + 17) * 1_000_000_000)
+    assert report(kept)["broken"] == ["part: recovery p99 is 46.0 s, more than 45 s"]
+
+
+def test_who_lost_three_workers_may_be_quarantined_where_we_killed_three(kept):
+    crash(kept, times=2)
+    quarantine(kept)
+    kept.upload(mails=0, failed=1, quarantined=1)
+    found = report(kept)
+    assert (found["broken"], found["quarantined"]) == ([], 2)
+    kept.upload(mails=0, failed=2, quarantined=1)
+    assert report(kept)["broken"] == ["wrongly_ended is 1"]
+
+
+def test_a_fault_that_was_not_injected_breaks_the_run(told):
+    def inject(scene):
+        raise NotInjected("nothing was there")
+
+    part, run = replace(PART, injected=[]), Run(told, None, lambda text: None)
+    run._inject(part, Fault("none", "broker", 1.0, inject), 1.0)
+    assert part.injected == []
+    assert build(told, run, judge(told), seed=1, seconds=2.0)["broken"] == [
+        "not injected: none: NotInjected: nothing was there"
+    ]
+
+
+def test_an_idle_transaction_that_could_not_be_opened_is_no_fault(told):
+    told.app_url = "postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=1"
+    with pytest.raises(psycopg.OperationalError):
+        stay_idle(Scene(told, None, None))
+
+
 def test_the_report_names_every_promise_that_was_broken(told):
     told.owe("write", effects=2)
     told.owe("write", state="queued")
@@ -195,6 +344,8 @@ def test_the_report_names_every_promise_that_was_broken(told):
         "duplicated_effects is 1",
         "accepted is not succeeded + failed + cancelled",
         "broker-flush: throughput was not back within 60 s",
+        "broker-flush: it never became quiet",
+        "broker-flush: no request met it",
     ]
     *table, empty, beside = markdown(report).splitlines()
     assert ([line.count("|") for line in table], empty) == ([14] * 4, "")
@@ -202,3 +353,22 @@ def test_the_report_names_every_promise_that_was_broken(told):
     assert {"lost", "duplicate_messages", "recovery_p99_s", "api_errors", "api_p99_ms"} <= report.keys()
     assert Counter(report["faults"][0]["injected"]) == Counter()
     assert Counts().accepted == 0
+
+
+def test_the_documentation_is_filled_from_reports(kept, tmp_path):
+    page, file, bad = tmp_path / "page.md", tmp_path / "report.json", tmp_path / "bad.json"
+    page.write_text(PAGE.read_text())
+    found = report(kept)
+    for system in MARKS:
+        for accepted in (8_888, 7_777):
+            file.write_text(json.dumps({**found, "system": system, "accepted": accepted}))
+            document(page, [file])
+    before, *tables = [each.partition(END)[0] for each in page.read_text().split("<!-- chaos")]
+    assert before == PAGE.read_text().split("<!-- chaos")[0]
+    assert [("7,777" in table, "8,888" in table, table.count("| part |")) for table in tables] == [(True, False, 1)] * 2
+    whole = page.read_text()
+    for text in ("not JSON", "[]", json.dumps({**found, "system": "another"})):
+        bad.write_text(text)
+        with pytest.raises(ValueError, match=r"bad\.json is no report"):
+            document(page, [file, bad])
+    assert page.read_text() == whole

@@ -7,7 +7,7 @@ from typing import Final
 from redis import Redis
 from redis.exceptions import RedisError
 
-from infra.chaos.faults.fault import Fault, Scene
+from infra.chaos.faults.fault import Fault, NotInjected, Scene
 from infra.chaos.world import World
 
 LATENCY_SECONDS: Final = 0.1
@@ -32,9 +32,12 @@ def restart(scene: Scene) -> None:
 
 def flush(scene: Scene) -> None:
     scene.burst()
+    flushed = 0
     while scene.window.wait(2.0):
         with client(scene.world) as broker, suppress(RedisError):
-            broker.flushall()
+            flushed += int(broker.flushall())
+    if not flushed:
+        raise NotInjected("the broker could not be flushed")
 
 
 def black_hole(scene: Scene) -> None:

@@ -1,12 +1,12 @@
 """PostgreSQL restarts, drops connections, has none left, and waits for somebody who sleeps."""
 
 import signal
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Final
 
 import psycopg
 
-from infra.chaos.faults.fault import Fault, Scene
+from infra.chaos.faults.fault import Fault, NotInjected, Scene
 from infra.chaos.world import WATCHER
 
 RESTART_SECONDS: Final = (5.0, 40.0)
@@ -25,15 +25,20 @@ def restart(scene: Scene) -> None:
 
 def terminate(scene: Scene) -> None:
     """One connection of somebody's after the other is dropped."""
+    dropped = 0
     while scene.window.wait(TERMINATE_EVERY_SECONDS):
         with suppress(psycopg.Error):
-            scene.world.query(
-                """SELECT pg_terminate_backend(pid) FROM (
+            dropped += len(
+                scene.world.query(
+                    """SELECT pg_terminate_backend(pid) FROM (
                      SELECT pid FROM pg_stat_activity
                      WHERE backend_type = 'client backend' AND application_name <> %s
                      ORDER BY random() LIMIT 1) AS one""",
-                WATCHER,
+                    WATCHER,
+                )
             )
+    if not dropped:
+        raise NotInjected("no connection could be dropped")
 
 
 def take_all_connections(scene: Scene) -> None:
@@ -46,6 +51,8 @@ def take_all_connections(scene: Scene) -> None:
                 held.enter_context(psycopg.connect(world.app_url, application_name=WATCHER, connect_timeout=3))
             except psycopg.Error:
                 break  # that was the last one
+        else:
+            raise NotInjected("there were more connections than were asked for")
         world.kill(world.workers[0])
         world.tell(world.https[-1], signal.SIGKILL)
         while scene.window.wait(0.2):  # what the dead left must not go to those who come
@@ -55,11 +62,10 @@ def take_all_connections(scene: Scene) -> None:
 
 def stay_idle(scene: Scene) -> None:
     """A transaction that has read and written, and is left open."""
-    with suppress(psycopg.Error), psycopg.connect(scene.world.app_url, application_name=WATCHER) as connection:
+    with closing(psycopg.connect(scene.world.app_url, application_name=WATCHER)) as connection:
         connection.execute("SELECT count(*) FROM effect_row")
         connection.execute("INSERT INTO effect_row (number, job, attempt) VALUES (-1, gen_random_uuid(), 0)")
         scene.window.wait_out()
-        connection.rollback()
 
 
 def faults(lease: float) -> list[Fault]:

@@ -10,6 +10,10 @@ from infra.chaos.load import Load
 from infra.chaos.world import World
 
 
+class NotInjected(Exception):
+    """What was to be broken was not."""
+
+
 class Window:
     """The time that a fault has."""
 

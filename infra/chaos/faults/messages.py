@@ -1,8 +1,6 @@
 """Messages that nobody should have sent: twice, for no job, malformed, far too large; and events that nobody hears."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -84,10 +82,7 @@ def silence_consumer(scene: Scene) -> None:
     world = scene.world
     while scene.window.wait(0.2):
         for name in ("reports-worker", "reports-beat"):
-            pid = world.pid(name)
-            if pid is not None:
-                with suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
+            world.kill(name)
     with client(world) as broker, suppress(RedisError):
         broker.flushall()
 

@@ -71,9 +71,12 @@ def freeze(scene: Scene) -> None:
 def roll(scene: Scene) -> None:
     """A rolling restart whose grace is shorter than the jobs: SIGTERM, and soon SIGKILL."""
     world = scene.world
+    scene.burst()
     for worker in (*world.workers, *world.others):
         if not scene.window.wait(1.0):
             return
+        if worker in world.workers:
+            scene.wait_until_busy(worker)
         before = world.pid(worker)
         world.tell(worker, signal.SIGTERM)
         scene.window.wait(GRACE_SECONDS)

@@ -127,14 +127,14 @@ class StockCelery(World):
         except psycopg.errors.UndefinedTable:
             return []  # the first result makes it
         return [
-            JobRow(row["task_id"], job.number, job.kind, STATES[row["status"]], row["traceback"] is not None)
+            JobRow(row["task_id"], job.number, job.kind, STATES[row["status"]], "raised" if row["traceback"] else None)
             for row in found
             if (job := kinds.get(row["task_id"])) is not None
         ]
 
-    def unfinished(self) -> int:
-        ended = sum(row.state in ("succeeded", "failed", "cancelled") for row in self.rows())
-        return len(self.record.jobs) - ended - self.given_up
+    def still_open(self) -> list[str]:
+        ended = {row.job for row in self.rows() if row.state in ("succeeded", "failed", "cancelled")}
+        return [f"{job.kind} {job.job} has not ended" for job in list(self.record.jobs) if job.job not in ended]
 
     def upload_rows(self) -> dict[str, Row]:
         return {}
