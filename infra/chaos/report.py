@@ -13,7 +13,7 @@ from infra.chaos.world import World
 
 Json = dict[str, Any]
 SLOWER: Final = 10.0
-SLOW_FLOOR_MS: Final = 1500.0
+SLOW_FLOOR_MS: Final = 2500.0
 """During a broker fault the API's p99 is at most so many times what it was before, or this. Generous: with some fifty
 requests a p99 is the slowest one, and on two CPUs that is a matter of chance; an API that waits for a broker would
 take its timeout, several seconds."""
