@@ -4,7 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from clients.cli.errors import BadInput
 from clients.cli.mailbox import Mailbox
 from clients.client import Client
 from infra.local import ports, secrets
@@ -65,16 +67,35 @@ class Place:
 
 def client(folder: Path) -> Client:
     """A client of the gateway that the environment names, else of the folder's running stack."""
-    url, key = os.environ.get("MILLRACE_URL"), os.environ.get("MILLRACE_KEY")
-    if url and key:
-        return Client(url, key)
-    return Place.running(folder).client()
+    return _named() or Place.running(folder).client()
 
 
 def operator(folder: Path) -> Client:
     """The same with the operator's key; in the environment MILLRACE_KEY has to be one."""
-    url, key = os.environ.get("MILLRACE_URL"), os.environ.get("MILLRACE_KEY")
-    if url and key:
-        return Client(url, key)
+    if named := _named():
+        return named
     place = Place.running(folder)
     return Client(place.url, secrets.load(place.state).keys["operator"])
+
+
+def _named() -> Client | None:
+    """Of the gateway that the environment names. Raises BadInput for half of it: another stack is not meant."""
+    url, key = os.environ.get("MILLRACE_URL", ""), os.environ.get("MILLRACE_KEY", "")
+    if not url and not key:
+        return None
+    if not url or not key:
+        there, missing = ("MILLRACE_URL", "MILLRACE_KEY") if url else ("MILLRACE_KEY", "MILLRACE_URL")
+        raise BadInput(f"{there} is set without {missing}: set both, or neither for the stack of this folder")
+    if not _is_address(url):
+        raise BadInput(f"MILLRACE_URL {url!r} is no address such as http://127.0.0.1:8700")
+    if not (key.isascii() and key.isprintable()):
+        raise BadInput("MILLRACE_KEY is no key: it has characters that none has")
+    return Client(url, key)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

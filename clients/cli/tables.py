@@ -51,9 +51,9 @@ def show(rows: Table, found: list[Json], otherwise: str) -> None:
 
 
 def _console() -> Console:
-    """As wide as the terminal; elsewhere wide enough that grep finds whole lines."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDE)
+    """As wide as the terminal; elsewhere wide enough that grep finds whole lines. What others wrote is no markup."""
+    console = Console(markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=_WIDE, markup=False, emoji=False)
 
 
 def table(*columns: str) -> Table:

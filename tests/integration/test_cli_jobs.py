@@ -138,6 +138,14 @@ def test_jobs_are_listed_by_time_and_error(client: Client, database: Database, s
     assert say("list", "--until", "2026-01-01") == (0, "no such jobs\n", "")
 
 
+def test_words_that_look_like_markup_are_told_as_they_are(client: Client, database: Database, say: Say) -> None:
+    owe(client, "a[/b] [red]b :smile:")
+    run_due(database, FAILING)
+    code, out, err = say("list", "--kind", RunCanary.kind)
+    assert (code, err) == (0, "")
+    assert "a[/b] [red]b :smile: fell over" in out
+
+
 def _detail(client: Client) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda job: client.job(job["id"])
 

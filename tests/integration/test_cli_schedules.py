@@ -67,6 +67,12 @@ def test_a_schedule_is_made_and_shown_by_its_name(say: Say) -> None:
     assert (code, listed.splitlines()[1].split()[:2]) == (0, ["hello", "api.canary.run"])
 
 
+def test_a_name_that_looks_like_markup_is_told_as_it_is(say: Say) -> None:
+    assert say("create", "a[/b]", RunCanary.kind, "--args", '{"text": "b"}', "--cron", "@daily")[0] == 0
+    code, out, err = say("list")
+    assert (code, err, out.splitlines()[1].split()[0]) == (0, "", "a[/b]")
+
+
 def test_every_option_reaches_the_api(say: Say, client: Client) -> None:
     options = ("--every", "15m", "--start", "2036-01-01", "--end", "2036-02-01T12:00+01:00", "--zone", "Asia/Kathmandu",
                "--misfire", "all", "--window", "2h", "--grace", "10s", "--overlap", "queue")  # fmt: skip
@@ -84,7 +90,7 @@ def test_it_is_paused_resumed_run_and_deleted(say: Say, client: Client, database
     say(*HELLO, "--cron", "@daily")
     assert "state     paused" in say("pause", "hello")[1]
     code, out, _ = say("run", "hello")
-    [job] = jobs(database)
+    [job] = jobs(database, kind=RunCanary.kind)
     assert (code, out) == (0, f"job {job['id']} in run {job['run']}\n")
     assert "state     active" in say("resume", "hello")[1]
     assert say("delete", "hello") == (0, "hello is deleted\n", "")

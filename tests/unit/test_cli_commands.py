@@ -100,6 +100,29 @@ def test_a_gateway_that_is_away_is_told(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "does not answer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["runs", "queues"])
+@pytest.mark.parametrize(
+    ("url", "key", "said"),
+    [
+        ("http://127.0.0.1:1", "", "MILLRACE_URL is set without MILLRACE_KEY"),
+        ("", "k", "MILLRACE_KEY is set without MILLRACE_URL"),
+        ("nonsense", "k", "MILLRACE_URL 'nonsense' is no address"),
+        ("http://[::1", "k", "is no address"),
+        ("http://127.0.0.1:99999", "k", "is no address"),
+        ("http://127.0.0.1:1", "clé", "MILLRACE_KEY is no key"),
+    ],
+)
+def test_half_a_gateway_is_never_taken_for_the_local_stack(
+    command: str, url: str, key: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MILLRACE_URL", url)
+    monkeypatch.setenv("MILLRACE_KEY", key)
+    assert run([command]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert said in err
+
+
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
     state = State(tmp_path / "state")
