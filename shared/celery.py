@@ -83,7 +83,12 @@ class Service:
     def database(self) -> Database:
         if self._database is None:
             size = self.concurrency if self.pool == "threads" else 2
-            self._database = Database(self.settings.dsn, application=f"millrace-{self.name}", pool_size=size)
+            self._database = Database(
+                self.settings.dsn,
+                application=f"millrace-{self.name}",
+                pool_size=size,
+                silent_seconds=self.settings.lease_seconds,  # then a frozen attempt's job is another's to take
+            )
         return self._database
 
     @property

@@ -85,10 +85,14 @@ _PASSING = ("08", "25006", "40", "53", "55P03", "57")
 """SQLSTATE classes: no connection, a standby, rolled back for others, no resources, lock, shut down."""
 
 
+def _said(error: BaseException | None) -> BaseException | None:
+    """What PostgreSQL's driver said, without SQLAlchemy's wrapping."""
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
 def is_outage(error: BaseException | None) -> bool:
     """Whether PostgreSQL was away or busy, rather than refusing what it was asked: later it may go well."""
-    if isinstance(error, DBAPIError):
-        error = error.orig
+    error = _said(error)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         return error.sqlstate.startswith(_PASSING)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout | OSError)
@@ -101,10 +105,14 @@ _TIMES: dict[str, Any] = {"connect_timeout": 5, "keepalives_idle": 10, "keepaliv
 """Seconds; a machine at the other end that is gone is noticed after 25."""
 
 
+def is_locked(error: BaseException | None) -> bool:
+    """Whether somebody else held a row for longer than its lock was to be waited for."""
+    return isinstance(_said(error), psycopg.errors.LockNotAvailable)
+
+
 def is_away(error: BaseException | None) -> bool:
     """Whether the connection was lost or refused: whoever asked had no part in it."""
-    if isinstance(error, DBAPIError):
-        error = error.orig
+    error = _said(error)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         return error.sqlstate.startswith(("08", "25006", "53", "57P"))
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout)
@@ -113,10 +121,13 @@ def is_away(error: BaseException | None) -> bool:
 class Database:
     """Connections of one process to its service's schema. Pools are per process: a fork starts afresh."""
 
-    def __init__(self, url: str, *, application: str, pool_size: int = 5) -> None:
+    def __init__(self, url: str, *, application: str, pool_size: int = 5, silent_seconds: float = 0.0) -> None:
+        """`silent_seconds`: the server ends a transaction in which it has heard nothing for so long, and with it
+        the locks of a process that is frozen; 0 for never."""
         self.url = url
         self.application = application
         self.pool_size = pool_size
+        self._options = f"{_PLANNING} -c idle_in_transaction_session_timeout={round(1000 * silent_seconds)}"
         self._engine: Engine | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -139,7 +150,7 @@ class Database:
             hide_parameters=True,  # errors are kept with jobs and shown; values may be secrets
             connect_args={
                 "application_name": self.application,
-                "options": _PLANNING,
+                "options": self._options,
                 "prepare_threshold": 1,
                 **_TIMES,
             },
@@ -148,8 +159,9 @@ class Database:
         return engine
 
     @contextmanager
-    def transaction(self, **info: Any) -> Iterator[Session]:
-        """A session that commits at the end of the block, or rolls back. `info` goes to `session.info`.
+    def transaction(self, *, lock_seconds: float = 0.0, **info: Any) -> Iterator[Session]:
+        """A session that commits at the end of the block, or rolls back. `info` goes to `session.info`. A lock that
+        is not had within `lock_seconds` (0: waited for without limit) raises what `is_locked` knows.
 
         Work enqueued in it is announced after the commit, and only then: NOTIFY inside a transaction
         would take a lock that makes commits wait for each other. If the process dies before the
@@ -157,13 +169,15 @@ class Database:
         """
         engine = self.engine
         with Session(engine, info=info, expire_on_commit=False) as session, session.begin():
+            if lock_seconds:
+                raw(session).execute("SELECT set_config('lock_timeout', %s, true)", (str(round(1000 * lock_seconds)),))
             yield session
         if session.info.get("wake") and self._waker is not None:
             self._waker.wake()
 
     def connect(self, *, synchronous_commit: bool = True) -> Connection:
         """A connection of its own, autocommit. The caller keeps and closes it."""
-        options = _PLANNING if synchronous_commit else f"{_PLANNING} -c synchronous_commit=off"
+        options = self._options if synchronous_commit else f"{self._options} -c synchronous_commit=off"
         return psycopg.connect(
             self.url,
             autocommit=True,

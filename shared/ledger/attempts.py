@@ -43,7 +43,8 @@ class Attempt:
     """What a task body gets: the job's facts, and the only ways to write.
 
     The long part of the work is done outside any transaction. What it means is then written in
-    `finishing()`: the effects, the events and `succeeded` commit together, or not at all.
+    `finishing()`: the effects, the events and `succeeded` commit together, or not at all. The server ends a
+    transaction in which it hears nothing for as long as a lease: who holds it is taken for frozen.
     """
 
     def __init__(

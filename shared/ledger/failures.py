@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 TRACEBACK_CHARACTERS = 8_000
 DETAIL_CHARACTERS = 2_000
+LOCK_SECONDS = 0.2
+"""Whoever takes a job back waits so long for its row: a frozen worker may hold it. The next round comes soon."""
 LONGEST_SECONDS = 24 * 3600.0
 """A job waits for its next try at most so long, whatever Retry-After says."""
 
@@ -117,20 +119,23 @@ def fail(
     *,
     queued: bool = False,
     crashed: bool = False,
+    lock_seconds: float = 0.0,
 ) -> bool:
     """Fail a running (or `queued`) job for good, with what its failure means to the service, in one transaction.
+    A lock that is not had within `lock_seconds` (0: no limit) leaves the job as it is, and raises.
 
     A failure hook that fails itself must not leave the job without an end: it is left out, and said.
     """
     try:
-        return _fail(database, task, job, reason, queued, crashed)
+        return _fail(database, task, job, reason, queued, crashed, lock_seconds)
     except Exception as error:
         if task is None or task.on_failed is None or not isinstance(error, HookFailed):
             raise
         log.error(
             "failure hook failed", job=str(job.id), kind=job.kind, reason=describe(error.__cause__ or error)["detail"]
         )
-        return _fail(database, None, job, {**reason, "hook": _text(error.__cause__ or error)}, queued, crashed)
+        said = {**reason, "hook": _text(error.__cause__ or error)}
+        return _fail(database, None, job, said, queued, crashed, lock_seconds)
 
 
 class HookFailed(Exception):
@@ -138,9 +143,15 @@ class HookFailed(Exception):
 
 
 def _fail(
-    database: Database, task: Task | None, job: Held, reason: dict[str, Any], queued: bool, crashed: bool
+    database: Database,
+    task: Task | None,
+    job: Held,
+    reason: dict[str, Any],
+    queued: bool,
+    crashed: bool,
+    lock_seconds: float,
 ) -> bool:
-    with database.transaction(origin=job.origin) as session:
+    with database.transaction(lock_seconds=lock_seconds, origin=job.origin) as session:
         connection = raw(session)
         if queued:
             moved = moves.give_up(connection, job.id, reason)
@@ -168,15 +179,17 @@ def take_back(
     database: Database, tasks: Tasks, job: Held, reason: dict[str, Any], max_crashes: int, *, crashed: bool = True
 ) -> None:
     """A running job that nobody runs any more. It is tried again until its attempts are used up, or, when
-    its worker `crashed` with it, until it has done so `max_crashes` times: then it is quarantined."""
+    its worker `crashed` with it, until it has done so `max_crashes` times: then it is quarantined.
+    Raises what `is_locked` knows when somebody holds the job's row."""
     task = tasks.by_kind.get(job.kind)
     if crashed and job.crashes + 1 >= max_crashes:
         detail = f"Its worker died {job.crashes + 1} times while running it. Last: {reason['detail']}"
-        fail(database, task, job, {"code": "job.quarantined", "detail": detail}, crashed=True)
+        quarantined = {"code": "job.quarantined", "detail": detail}
+        fail(database, task, job, quarantined, crashed=True, lock_seconds=LOCK_SECONDS)
     elif not crashed and job.attempt - job.crashes >= job.max_attempts:
-        fail(database, task, job, {**reason, "attempts": job.attempt})
+        fail(database, task, job, {**reason, "attempts": job.attempt}, lock_seconds=LOCK_SECONDS)
     else:
         after = 0.0 if crashed else _back_off(task, job)
-        with database.transaction() as session:
+        with database.transaction(lock_seconds=LOCK_SECONDS) as session:
             moves.release(raw(session), job.id, job.attempt, reason, after, crashed=crashed)
             session.info["wake"] = True

@@ -14,12 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
 from shared import ids
-from shared.db import Connection, Database, Row, Statements, is_outage, raw
+from shared.db import Connection, Database, Row, Statements, is_locked, is_outage, raw
 from shared.errors import MillraceError
 from shared.ledger import requests
 from shared.ledger.enqueue import insert
@@ -292,7 +291,7 @@ def make_way(database: Database, connection: Connection, tasks: Tasks) -> int:
                 raw(session).execute("SET LOCAL lock_timeout = '1s'")
                 moved += len(call_off.make(session, [row["job"]], 0))
         except Exception as error:
-            if is_outage(error) and not isinstance(error, psycopg.errors.LockNotAvailable):
+            if is_outage(error) and not is_locked(error):
                 raise
             log.warning("job not called off", job=str(row["job"]), reason=text_of(error)[:300])  # perhaps it just ends
     return moved

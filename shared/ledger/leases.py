@@ -8,9 +8,9 @@ from uuid import UUID
 
 import structlog
 
-from shared.db import Database, Row, Statements, is_outage, raw
+from shared.db import Database, Row, Statements, is_locked, is_outage, raw
 from shared.ledger import moves
-from shared.ledger.failures import Held, fail, take_back
+from shared.ledger.failures import LOCK_SECONDS, Held, fail, take_back
 from shared.ledger.tasks import Tasks
 from shared.version import VERSION
 
@@ -153,17 +153,16 @@ def reap(database: Database, connection: Statements, tasks: Tasks, max_crashes: 
 
 
 def _heard(connection: Statements, rows: list[Row]) -> Iterator[Row]:
-    """The rows, with a word to PostgreSQL now and then: it ends the connection of a leader that is silent for long."""
-    for number, row in enumerate(rows):
-        if number % 20 == 19:
-            connection.execute("SELECT 1")
+    """The rows, with a word to PostgreSQL at each: it ends the connection of a leader that is silent for long."""
+    for row in rows:
+        connection.execute("SELECT 1")
         yield row
 
 
 def _give_back(database: Database, job: Held, worker: str) -> None:
     """A worker that was told to stop had not the time to finish the job: that is no fault of the job's."""
     reason = {"code": "worker.stopped", "detail": f"Worker {worker} was stopped before the job was done."}
-    with database.transaction() as session:
+    with database.transaction(lock_seconds=LOCK_SECONDS) as session:
         moves.snooze(raw(session), job.id, job.attempt, reason, 0.0)
         session.info["wake"] = True
 
@@ -175,7 +174,7 @@ def expire(database: Database, connection: Statements, tasks: Tasks) -> int:
         reason = {"code": "job.deadline", "detail": "Its deadline passed before it was started."}
         job = Held(**row)
         with _alone(job):
-            fail(database, tasks.by_kind.get(job.kind), job, reason, queued=True)
+            fail(database, tasks.by_kind.get(job.kind), job, reason, queued=True, lock_seconds=LOCK_SECONDS)
     return len(found)
 
 
@@ -185,6 +184,9 @@ def _alone(job: Held) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if is_locked(error):
+            log.warning("job not moved this time: its row is held", job=str(job.id), kind=job.kind)
+            return
         if is_outage(error):
             raise
         log.exception("job not moved", job=str(job.id), kind=job.kind)

@@ -1,15 +1,25 @@
 """Workers that die, freeze or forget: their jobs are taken back, counted, and in the end put aside."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from shared.ledger import leases
+from shared.celery import Service
+from shared.db import is_away, raw
+from shared.ledger import leases, moves
 from shared.ledger.attempts import Attempt
 from shared.ledger.leases import Keeper
 from shared.ledger.tasks import Tasks
+from shared.settings import Settings
+from shared.testing.waiting import until
 from tests.integration.toy.harness import Broken, Toy, tasks_of
 from tests.integration.toy.jobs import Do, Other
 
@@ -165,6 +175,89 @@ def test_a_worker_that_was_stopped_gives_its_job_back_uncounted(toy: Toy) -> Non
     assert (row["state"], row["crashes"], row["error"]["code"]) == ("queued", 0, "worker.stopped")
     assert row["max_attempts"] - row["attempt"] == before["max_attempts"]
     assert toy.outcomes(job) == ["snoozed"]
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["lost", "stopped"])
+@pytest.mark.parametrize("max_crashes", [3, 1], ids=["again", "quarantined"])
+def test_a_job_whose_row_is_held_waits_for_the_next_round_alone(toy: Toy, ended: bool, max_crashes: int) -> None:
+    """A frozen worker holds it: in the middle of `noting()`, or just before the commit of `finishing()`."""
+    worker = toy.worker()
+    jobs = [toy.enqueue() for _ in range(3)]
+    toy.claim(*jobs, worker=worker)
+    with toy.connect() as connection:
+        leases.end(connection, worker)
+    if not ended:
+        toy.execute("UPDATE worker SET ended_at = NULL")
+    with held(toy, jobs[0]):
+        assert reap(toy, max_crashes=max_crashes) == 3
+        assert toy.job(jobs[0])["state"] == "running"
+        assert "running" not in {toy.job(job)["state"] for job in jobs[1:]}
+    assert reap(toy, max_crashes=max_crashes) == 1
+    assert toy.job(jobs[0])["state"] == toy.job(jobs[1])["state"]
+
+
+def test_a_row_that_a_failure_hook_waits_for_is_no_outage(toy: Toy) -> None:
+    tasks = tasks_of(lambda attempt, args: None)
+    row = toy.enqueue()
+
+    @tasks.failed(Do)
+    def on_failed(session: Session, args: Do, reason: dict[str, Any]) -> None:
+        session.execute(text("UPDATE job SET progress = '{}' WHERE id = :id"), {"id": row})
+
+    worker = toy.worker()
+    job = toy.enqueue()
+    toy.claim(row, job, worker=worker)
+    toy.execute("UPDATE job SET worker = %s WHERE id = %s", toy.worker(), row)
+    toy.lose(worker)
+    with held(toy, row):
+        assert reap(toy, tasks, max_crashes=1) == 1
+        assert toy.job(job)["state"] == "running"
+    reap(toy, tasks, max_crashes=1)
+    assert toy.job(job)["state"] == "failed"
+
+
+def test_a_keeper_does_not_wait_for_a_row_that_is_held(toy: Toy) -> None:
+    worker = toy.worker()
+    jobs = [toy.enqueue() for _ in range(2)]
+    toy.claim(*jobs, worker=worker)
+    kept = keeper(toy, worker, set())
+    with held(toy, jobs[0]):
+        look(toy, kept)
+        assert [toy.job(job)["state"] for job in jobs] == ["running", "queued"]
+    look(toy, kept, rounds=1)
+    assert toy.job(jobs[0])["state"] == "queued"
+
+
+@contextmanager
+def held(toy: Toy, job: UUID) -> Iterator[None]:
+    """The job's row, in an open transaction; whoever waits for it without limit waits for as long as the test may."""
+    with toy.database.transaction() as session:
+        raw(session).execute("SET LOCAL idle_in_transaction_session_timeout = '20s'")
+        assert moves.fence(raw(session), job, 1)
+        yield
+
+
+def test_the_server_ends_a_transaction_that_is_silent_for_as_long_as_a_lease(toy: Toy, toy_url: str) -> None:
+    settings = Settings(
+        database_url=SecretStr(toy_url), broker_url=SecretStr(""), objects_url="file:///nowhere", lease_seconds=1
+    )
+    service = Service("toy", lambda: settings, NOTHING, {}, queues=("toy.jobs",), pool="solo", concurrency=1)
+    worker = toy.worker()
+    job = toy.enqueue()
+    [claimed] = toy.claim(job, worker=worker)
+
+    def body(attempt: Attempt, args: Do) -> None:
+        with attempt.noting() as session:
+            [row] = raw(session).execute("SELECT pg_backend_pid() AS pid").fetchall()
+            until(lambda: not toy.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", row["pid"]))
+            toy.lose(worker)
+            assert reap(toy) == 1, "nobody holds the job's row any more"
+
+    with closing(service.database.connect()) as connection, pytest.raises((DBAPIError, psycopg.Error)) as refused:
+        body(Attempt(service.database, claimed, connection), Do())
+    service.database.dispose()
+    assert not is_away(refused.value), "the attempt has a part in it"
+    assert (toy.job(job)["state"], toy.outcomes(job)) == ("queued", ["lost"])
 
 
 # Jobs that a living worker no longer runs
