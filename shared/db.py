@@ -111,11 +111,12 @@ def is_locked(error: BaseException | None) -> bool:
 
 
 def is_away(error: BaseException | None) -> bool:
-    """Whether the connection was lost or refused: whoever asked had no part in it."""
+    """Whether the connection was lost or refused: whoever asked had no part in it. Not what PostgreSQL says to the same
+    question each time (no memory, no disk), nor a pool of ours that is too small."""
     error = _said(error)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
-        return error.sqlstate.startswith(("08", "25006", "53", "57P"))
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout)
+        return error.sqlstate.startswith(("08", "25006", "53300", "57P0"))
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
 class Database:

@@ -2,6 +2,7 @@
 
 import traceback
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,9 @@ log = structlog.get_logger(__name__)
 
 TRACEBACK_CHARACTERS = 8_000
 DETAIL_CHARACTERS = 2_000
+AWAY = "database.away"
+ABSENCES = 5
+"""So many attempts in a row that PostgreSQL's absence ended do not count; more do: every job comes to an end."""
 LOCK_SECONDS = 0.2
 """Whoever takes a job back waits so long for its row: a frozen worker may hold it. The next round comes soon."""
 LONGEST_SECONDS = 24 * 3600.0
@@ -54,7 +58,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     elif isinstance(error, RetryLater):
         reason = {"code": error.code, "detail": error.detail}
     else:
-        reason = {"code": "attempt.error", "detail": _text(error)}
+        reason = {"code": AWAY if is_away(error) else "attempt.error", "detail": _text(error)}
     lines = "".join(traceback.format_tb(error.__traceback__))[-TRACEBACK_CHARACTERS:]
     described: dict[str, Any] = storable(
         {**reason, "type": type(error).__name__, "traceback": lines}, TRACEBACK_CHARACTERS
@@ -69,41 +73,55 @@ def _text(error: BaseException) -> str:
 def settle(database: Database, task: Task | None, job: moves.Claimed, error: BaseException) -> str:
     """Record a failed attempt: try again later, or fail for good. Answers `retried`, `snoozed`, `failed` or `lost`.
 
-    An attempt that PostgreSQL's absence ended is not counted: it says nothing about the job.
+    An attempt that PostgreSQL's absence ended is not counted: it says nothing about the job, unless it happens
+    more than ABSENCES times in a row.
     """
     if isinstance(error, LeaseLost):
         return "lost"
     if isinstance(error, Snooze):
-        return _snooze(database, job, error)
-    if is_away(error):
-        return _snooze(database, job, Snooze(_text(error), after=_back_off(task, job)))
+        asked = {"code": "attempt.snoozed", "detail": text_of(error.detail)[:DETAIL_CHARACTERS]}
+        return _snooze(database, job, asked, error.after)
     reason = describe(error)
+    absences = _absences(database, job) if is_away(error) else 0
+    if is_away(error) and absences < ABSENCES:
+        return _snooze(database, job, reason, _back_off(task, job, absences))
     permanent = isinstance(error, MillraceError) and not isinstance(error, Unavailable)
     if permanent or job.attempt - job.crashes >= job.max_attempts:
         reason = {**reason, "attempts": job.attempt}
         held = Held(job.id, job.kind, job.attempt, job.crashes, job.max_attempts, job.workspace, job.run, job.args)
         return "failed" if fail(database, task, held, reason) else "lost"
     named = error.after if isinstance(error, RetryLater) else None
-    after = _back_off(task, job) if named is None else _within_reason(named)
+    after = _back_off(task, job, absences) if named is None else _within_reason(named)
     with database.transaction() as session:
         held_still = moves.retry(raw(session), job.id, job.attempt, reason, after)
         session.info["wake"] = True
     return "retried" if held_still else "lost"
 
 
-def _snooze(database: Database, job: moves.Claimed, error: Snooze) -> str:
-    reason = {"code": "attempt.snoozed", "detail": text_of(error.detail)[:DETAIL_CHARACTERS]}
+def _absences(database: Database, job: moves.Claimed) -> int:
+    """How many attempts just before this one PostgreSQL's absence ended, in a row; ABSENCES for as many or more."""
     with database.transaction() as session:
-        held_still = moves.snooze(raw(session), job.id, job.attempt, reason, _within_reason(error.after))
+        found = raw(session).execute(
+            """SELECT outcome IN ('snoozed', 'retried') AND error->>'code' = %s AS away FROM attempt
+               WHERE job = %s AND number < %s ORDER BY number DESC LIMIT %s""",
+            (AWAY, job.id, job.attempt, ABSENCES),
+        )
+        rows = found.fetchall()
+    return len(list(takewhile(lambda row: row["away"], rows)))
+
+
+def _snooze(database: Database, job: moves.Claimed, reason: dict[str, Any], after: float) -> str:
+    with database.transaction() as session:
+        held_still = moves.snooze(raw(session), job.id, job.attempt, reason, _within_reason(after))
         session.info["wake"] = True
     return "snoozed" if held_still else "lost"
 
 
-def _back_off(task: Task | None, job: moves.Claimed | Held) -> float:
-    """Seconds to the next try. Crashes and snoozes are no tries."""
+def _back_off(task: Task | None, job: moves.Claimed | Held, absences: int = 0) -> float:
+    """Seconds to the next try. Crashes and snoozes are no tries, but it grows with `absences` in a row."""
     policy = task.args.retry if task is not None else Retry()
     left = job.max_attempts - (job.attempt - job.crashes)
-    return policy.delay(max(1, policy.max_attempts - left))
+    return policy.delay(max(1, policy.max_attempts - left) + absences)
 
 
 def _within_reason(after: float) -> float:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
 from shared import ids
@@ -101,6 +103,48 @@ def test_a_snoozed_job_keeps_its_tries_and_its_back_off(toy: Toy) -> None:
     assert waits(toy, job) < 0.2, "the first failure waits as long as a first failure does"
     toy.run_out(raising(lambda: RuntimeError("away")), job)
     assert toy.outcomes(job)[10:] == ["retried", "retried", "failed"]
+
+
+AWAY = (psycopg.errors.AdminShutdown, psycopg.errors.CannotConnectNow, psycopg.errors.TooManyConnections)
+PERMANENT = (
+    psycopg.errors.OutOfMemory,
+    psycopg.errors.DiskFull,
+    psycopg.errors.ConfigurationLimitExceeded,
+    PoolTimeout,
+)
+
+
+@pytest.mark.parametrize("error", [*AWAY, psycopg.OperationalError], ids=lambda error: error.__name__)
+def test_absences_of_the_database_do_not_count_unless_there_are_too_many_in_a_row(toy: Toy, error: Any) -> None:
+    tasks = raising(lambda: error("away"))
+    job = toy.enqueue(Do())
+    toy.run_out(tasks, job)
+    assert toy.outcomes(job) == ["snoozed"] * 5 + ["retried", "retried", "failed"]
+    assert (toy.job(job)["state"], toy.job(job)["error"]["code"]) == ("failed", "database.away")
+
+
+def test_only_absences_in_a_row_come_to_count_and_their_back_off_grows(toy: Toy) -> None:
+    away = raising(lambda: psycopg.OperationalError("away"))
+    job = toy.enqueue(Do())
+    policy = Do.retry
+    for absences in range(5):
+        toy.hurry()
+        toy.run(away, job)
+        [record] = toy.attempts(job)[absences:]
+        waited = (toy.job(job)["not_before"] - record["finished_at"]).total_seconds()
+        ceiling = min(policy.cap, policy.base * 2**absences)
+        assert ceiling / 2 <= waited <= ceiling
+    toy.hurry()
+    toy.run(raising(lambda: Snooze("busy", after=0)), job)
+    toy.run(away, job)
+    assert toy.outcomes(job) == ["snoozed"] * 7
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=lambda error: error.__name__)
+def test_what_the_database_says_each_time_uses_up_the_attempts(toy: Toy, error: Any) -> None:
+    job = toy.enqueue(Do())
+    toy.run_out(raising(lambda: error("no more")), job)
+    assert toy.outcomes(job) == ["retried", "retried", "failed"]
 
 
 def test_the_back_off_grows_to_its_cap_with_jitter_over_its_upper_half() -> None:
