@@ -35,7 +35,8 @@ log = structlog.get_logger(__name__)
 SCHEDULES_A_ROUND = 500
 """Fired in one transaction; what is due beyond that follows in the next round."""
 ROUND_SECONDS = 1.0
-"""So long one transaction decides: slots that were missed by the thousand take time, and rows are locked meanwhile."""
+"""So long each step of a round takes: slots that were missed by the thousand take time, rows are locked meanwhile, and
+jobs and events are to be given to the broker. The rest follows in the next round."""
 WAITING_SLOTS = 100
 """So many slots of one schedule may wait for the job before them (overlap `queue`)."""
 IDLE_SECONDS = 1.0
@@ -281,14 +282,18 @@ def make_way(database: Database, connection: Connection, tasks: Tasks) -> int:
     """Call off the jobs that stand in the way of a newer fire (overlap `cancel`); answers how many.
 
     Not in the transaction in which that fire began to wait: what the end of a job means to its service is written in
-    one of its own. Dying in between leaves it waiting, and the next look comes here.
+    one of its own. Dying in between leaves it waiting, and the next look comes here, as it does for jobs that somebody
+    holds now or that there is no time for. Between jobs PostgreSQL hears that the leader is alive.
     """
-    moved = 0
-    for row in connection.execute(_IN_THE_WAY).fetchall():
+    moved, end = 0, time.monotonic() + ROUND_SECONDS
+    for number, row in enumerate(connection.execute(_IN_THE_WAY).fetchall()):
+        if number and time.monotonic() > end:
+            break
+        connection.execute("SELECT 1")
         call_off = cancelling(tasks, row["workspace"], f"its schedule {row['name']}, whose next fire takes its place")
         try:
             with database.transaction() as session:
-                raw(session).execute("SET LOCAL lock_timeout = '1s'")
+                raw(session).execute("SET LOCAL lock_timeout = '50ms'")
                 moved += len(call_off.make(session, [row["job"]], 0))
         except Exception as error:
             if is_outage(error) and not is_locked(error):
@@ -300,17 +305,22 @@ def make_way(database: Database, connection: Connection, tasks: Tasks) -> int:
 _IN_THE_WAY = """
 SELECT schedule.name, schedule.workspace, job.id AS job FROM schedule JOIN job ON job.cause_id = schedule.id
 WHERE waiting > 0 AND overlap = 'cancel' AND schedule.state IN ('active', 'ended')
-  AND cause = 'schedule' AND job.state IN ('queued', 'running') LIMIT 500"""
+  AND cause = 'schedule' AND job.state IN ('queued', 'running')
+LIMIT 500 FOR NO KEY UPDATE OF job SKIP LOCKED"""
+"""The locks are gone when it has answered: they only tell who holds none."""
 
 
 def release(connection: Connection, tasks: Tasks, now: datetime, limit: int = SCHEDULES_A_ROUND) -> int:
     """Fire the oldest waiting slot of each schedule whose earlier jobs have ended; answers of how many."""
+    released, end = 0, time.monotonic() + ROUND_SECONDS
     with connection.transaction():
         rows = [in_utc(row) for row in connection.execute(_WAITING, {"limit": limit})]
         # Asked anew under the lock: another leader may have fired since.
         unfinished = _unfinished(connection, [row["id"] for row in rows])
-        free = [row for row in rows if not unfinished[row["id"]]]
-        for row in free:
+        for row in (row for row in rows if not unfinished[row["id"]]):
+            if released and time.monotonic() > end:
+                break
+            released += 1
             try:
                 with connection.transaction():
                     _release_one(connection, tasks, row, now)
@@ -318,7 +328,7 @@ def release(connection: Connection, tasks: Tasks, now: datetime, limit: int = SC
                 if is_outage(error):
                     raise
                 _disable(connection, row["id"], error)
-    return len(free)
+    return released
 
 
 def _release_one(connection: Connection, tasks: Tasks, row: Row, now: datetime) -> None:

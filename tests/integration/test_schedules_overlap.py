@@ -1,5 +1,6 @@
 """What a schedule does while an earlier job of it is unfinished."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -116,3 +117,37 @@ def test_what_waits_fires_also_when_the_schedule_has_ended(beat: Schedules, toy:
     beat.run(job_id(id, NOON))
     beat.fire(NOON + 5 * MINUTE)
     assert beat.minutes(id) == [0, 1]
+
+
+def test_jobs_that_somebody_holds_are_not_waited_for_and_hold_up_no_other(beat: Schedules, toy: Toy) -> None:
+    held = [beat.make(overlap="cancel") for _ in range(14)]
+    beat.fire(NOON)
+    with toy.connect() as holder, holder.transaction():
+        holder.execute("SELECT 1 FROM job FOR UPDATE")
+        free = beat.make(NOON, overlap="cancel")
+        beat.fire(NOON)
+        with toy.connect() as connection:
+            firing.fire_due(connection, beat.tasks, NOON + MINUTE)
+            began = time.monotonic()
+            assert firing.make_way(toy.database, connection, beat.tasks) == 1
+            assert time.monotonic() - began < 5, "14 locks were not waited for"
+    assert [beat.jobs(id)[0]["state"] for id in (free, *held)] == ["cancelled", *["queued"] * 14]
+    beat.fire(NOON + MINUTE)
+    assert {tuple(beat.outcomes(id)) for id in (free, *held)} == {("fired", "fired")}
+
+
+def test_making_way_takes_a_bounded_time_and_speaks_between_jobs(
+    beat: Schedules, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [beat.make(overlap="cancel") for _ in range(3)]
+    beat.fire(NOON)
+    with toy.connect() as connection:
+        firing.fire_due(connection, beat.tasks, NOON + MINUTE)
+        monkeypatch.setattr(firing, "ROUND_SECONDS", -1.0)
+        assert [firing.make_way(toy.database, connection, beat.tasks) for _ in range(4)] == [1, 1, 1, 0]
+        assert [firing.release(connection, beat.tasks, NOON + MINUTE) for _ in range(4)] == [1, 1, 1, 0]
+        firing.fire_due(connection, beat.tasks, NOON + 2 * MINUTE)
+        firing.make_way(toy.database, connection, beat.tasks)
+        [said] = toy.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", connection.info.backend_pid)
+    assert said["query"] == "SELECT 1"
+    assert {tuple(beat.outcomes(id))[:2] for id in made} == {("fired", "fired")}
