@@ -1,6 +1,7 @@
 """The routes by which callers owe a service jobs of its public kinds."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
@@ -55,8 +56,8 @@ def _owe(request: Request, caller: Principal, jobs: Sequence[JobRequest], key: s
 
 
 def _fingerprint(request: Request, body: BaseModel, key: str | None) -> str:
-    """What makes it the same request: where it went, and what it said."""
+    """What makes it the same request: where it went, and what it said, in whatever order."""
     if key is None:
         return ""
-    said = f"POST {request.url.path} {body.model_dump()}"
+    said = f"POST {request.url.path} {json.dumps(body.model_dump(), sort_keys=True, default=str)}"
     return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()

@@ -143,6 +143,16 @@ def test_a_repeated_request_gets_the_first_ones_answer(client: TestClient, toy: 
     assert refusal(other) == (422, "idempotency.key_reused")
 
 
+@pytest.mark.parametrize("path", ["/v1/jobs", BATCH])
+def test_the_same_request_in_another_order_is_the_same(client: TestClient, toy: Toy, path: str) -> None:
+    deep = {"count": 1, "name": "a"}
+    bodies = [asked(args=args) for args in (deep, dict(reversed(deep.items())))]
+    sent = [{"jobs": [body]} if path == BATCH else body for body in bodies]
+    first, second = (client.post(path, json=body, headers={"Idempotency-Key": "once"}) for body in sent)
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
+
+
 def test_a_key_is_its_workspaces_own(site: TestApp, toy: Toy) -> None:
     key = {"Idempotency-Key": "once"}
     runs = {site.client().post("/v1/jobs", json=asked(), headers=key).json()["run"]["id"] for _ in range(2)}
