@@ -188,8 +188,10 @@ class Leader:
     def _keep_house(self, connection: Connection) -> None:
         try:
             partitions.ensure(connection, datetime.now(UTC))
-        except psycopg.errors.LockNotAvailable:
-            log.warning("partitions not made this time: the default one is being read")
+        except psycopg.Error as error:  # often the default one is being read: what comes stays in it
+            if connection.closed:
+                raise
+            log.warning("partitions not made this time", reason=str(error)[:300])
         leases.forget(connection)
 
     def _give(self, connection: Connection) -> int:

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     """A dispatched job that nobody claimed for so long, with nothing left in the broker, is dispatched again."""
     follow_seconds: float = Field(default=30.0, gt=0)
     """How often a consumer reads its producers' feeds for events that the broker lost."""
-    retention_days: float = Field(default=90.0, ge=1)
+    retention_days: float = Field(default=90.0, ge=8)
     """Finished jobs, their attempts and events are kept at least so long, and at most a week longer."""
     deaf_seconds: float = Field(default=60.0, gt=0)
     """A worker that has slots free and hears nothing of what it sends itself for so long starts itself again."""

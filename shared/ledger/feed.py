@@ -6,7 +6,6 @@ from pydantic import BaseModel
 
 from shared.contracts.envelope import Envelope
 from shared.db import Database, Statements
-from shared.ledger.dispatch import MOVE_CURSOR
 from shared.ledger.enqueue import envelope
 from shared.ledger.intake import Intake
 
@@ -34,7 +33,7 @@ def read(connection: Statements, service: str, after: int, types: list[str], lim
                   coalesce((SELECT position FROM horizon WHERE name = 'event'), 0) AS dropped"""
     ).fetchone()
     assert newest is not None
-    missed = newest["dropped"] if 0 < after < newest["dropped"] else 0
+    missed = newest["dropped"] if after < newest["dropped"] else 0
     rows = connection.execute(
         """SELECT * FROM event WHERE position > %s AND position <= %s AND (%s::text[] = '{}' OR type = ANY(%s))
            ORDER BY position LIMIT %s""",
@@ -72,7 +71,8 @@ class Follower:
                         until=page.missed,
                     )
                 intake.take(page.events)
-                connection.execute(MOVE_CURSOR, (self._name, max(page.next, page.missed)))  # also says when it was read
+                place = {"name": self._name, "position": max(page.next, page.missed), "end": not page.events}
+                connection.execute(_MOVE, place)
                 if not page.events:
                     return seen
                 seen += len(page.events)
@@ -89,3 +89,11 @@ class Follower:
         )
         answer.raise_for_status()
         return Page.model_validate(answer.json())
+
+
+_MOVE = """
+INSERT INTO cursor (name, position, moved_at)
+VALUES (%(name)s, %(position)s, CASE WHEN %(end)s THEN now() ELSE 'epoch' END)
+ON CONFLICT (name) DO UPDATE SET position = greatest(cursor.position, excluded.position),
+                                 moved_at = greatest(cursor.moved_at, excluded.moved_at)"""
+"""Its time is that at which the end of the feed was last reached: until then what comes may be old."""

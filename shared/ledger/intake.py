@@ -62,15 +62,21 @@ class Intake:
             connection = raw(session)
             due = {job_of(event, kind): (event, kind) for event in wanted for kind in self._by_type[event.type]}
             known = connection.execute(_KNOWN, (list(due),)).fetchall()
+            forgotten = [due[row["id"]][0].id for row in known if row["forgotten"]]
             for row in known:
                 del due[row["id"]]
             insert(connection, [_received(event, kind) for event, kind in due.values()])
             session.info["wake"] = bool(due)
+        if forgotten:
+            log.warning("old events passed over", events=len(forgotten), first=[str(id) for id in forgotten[:10]])
 
 
 _KNOWN = """
-SELECT id FROM unnest(%s::uuid[]) AS due (id)
-WHERE EXISTS (SELECT FROM job WHERE job.id = due.id) OR id < (SELECT before FROM horizon WHERE name = 'job')"""
+SELECT id, NOT known AS forgotten FROM (
+  SELECT id, EXISTS (SELECT FROM job WHERE job.id = due.id) AS known,
+         coalesce(id < (SELECT before FROM horizon WHERE name = 'job'), false) AS old
+  FROM unnest(%s::uuid[]) AS due (id)) AS asked
+WHERE known OR old"""
 """Jobs that the ledger has, or had: those behind the horizon were dropped (retention.py), and came long ago."""
 
 

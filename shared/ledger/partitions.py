@@ -11,6 +11,8 @@ from shared import ids
 
 PARTITIONED = {"job": "id", "attempt": "job", "event": "id", "intervention": "job", "slot": "id"}
 """Tables partitioned by week, and the time-ordered id that they are partitioned by."""
+REMNANT = "_kept"
+"""End of the name of a partition with what survived of its week (retention.py)."""
 WEEKS_AHEAD = 4
 _STORAGE = sql.SQL(
     "fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1"
@@ -43,8 +45,14 @@ def ensure(connection: psycopg.Connection[Any], now: datetime) -> None:
     for week in (first + timedelta(weeks=n) for n in range(WEEKS_AHEAD + 2)):
         for table in PARTITIONED:
             partition = name(table, week)
-            if exists(connection, table) and not exists(connection, partition):  # the schema may be older than the code
+            # The schema may be older than the code.
+            if exists(connection, table) and not _is_held(connection, partition):
                 _make_from_default(connection, table, partition, week)
+
+
+def _is_held(connection: psycopg.Connection[Any], partition: str) -> bool:
+    """Whether the week has a partition: its own, or one of what survived of it, which takes in the whole week too."""
+    return exists(connection, partition) or exists(connection, partition + REMNANT)
 
 
 def exists(connection: psycopg.Connection[Any], table: str) -> bool:
@@ -58,9 +66,9 @@ def _make_from_default(connection: psycopg.Connection[Any], table: str, partitio
     with connection.transaction():
         connection.execute("SET LOCAL lock_timeout = '1s'")
         connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(default))
-        if not exists(connection, partition):  # another leader may have been quicker
+        if not _is_held(connection, partition):  # another leader may have been quicker
             rows = sql.SQL("DELETE FROM {default} WHERE {key} >= {low} AND {key} < {high} RETURNING *").format(
-                default=default, **_bounds(table, week)
+                default=default, **bounds(table, week)
             )
             make(connection, table, partition, week, rows)
 
@@ -72,13 +80,14 @@ def make(connection: psycopg.Connection[Any], table: str, partition: str, week: 
         "partition": sql.Identifier(partition),
         "rows": rows,
         "storage": _STORAGE,
-        **_bounds(table, week),
+        **bounds(table, week),
     }
     for statement in _MAKE:
         connection.execute(sql.SQL(statement).format(**words))
 
 
-def _bounds(table: str, week: datetime) -> dict[str, sql.Composable]:
+def bounds(table: str, week: datetime) -> dict[str, sql.Composable]:
+    """The table's key, from where on the week's rows have it, and where those of the next week begin."""
     return {
         "key": sql.Identifier(PARTITIONED[table]),
         "low": sql.Literal(str(ids.floor(week))),

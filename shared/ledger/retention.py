@@ -21,7 +21,7 @@ from psycopg import sql
 from shared import ids
 from shared.db import Connection
 from shared.ledger import partitions
-from shared.ledger.partitions import PARTITIONED
+from shared.ledger.partitions import PARTITIONED, REMNANT
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +35,8 @@ JOB_IS_THERE = "EXISTS (SELECT FROM job WHERE job.id = {table}.job)"
 STEP_ROWS = 1_000
 
 
-REMNANT, GONE = "_kept", "_gone"
-"""Ends of names: of a partition with what survived of a week, and of one that was taken off."""
+GONE = "_gone"
+"""End of the name of a partition that was taken off."""
 WEEKS_SECONDS = 3600.0
 STEP_SECONDS = 0.5
 """Between two steps while there is more to delete: about 2,000 rows a second of each table."""
@@ -78,8 +78,8 @@ class Week:
 def drop_weeks(connection: Connection, now: datetime, days: float, followed: Iterable[str] = ()) -> list[str]:
     """Drop the weeks that ended more than `days` before `now`; answers the partitions' names.
 
-    `followed`: producers whose events become jobs here. No job is forgotten before their feeds have been read lately:
-    what has not been taken in by then never was.
+    `followed`: producers whose events become jobs here. No job is forgotten before their feeds have been read to the
+    end lately: what has not been taken in by then never was.
 
     Raises LockNotAvailable after a moment when somebody reads for long (a backup); the next call goes on.
     """
@@ -88,12 +88,15 @@ def drop_weeks(connection: Connection, now: datetime, days: float, followed: Ite
     weeks = [week for table in PARTITIONED for week in _weeks(connection, table) if week.end <= cutoff]
     dropped = []
     for week in weeks:
-        if week.table == "job":
-            taken = _has_heard(connection, followed) and _take_off_jobs(connection, week, cutoff)
-        elif week.table == "event":
-            taken = _take_off_events(connection, week)
-        else:
-            taken = week.table not in JOBS and _take_off(connection, week)
+        try:
+            if week.table == "job":
+                taken = _has_heard(connection, followed) and _take_off_jobs(connection, week, cutoff)
+            elif week.table == "event":
+                taken = _take_off_events(connection, week)
+            else:
+                taken = week.table == "slot" and _take_off_slots(connection, week)
+        except psycopg.errors.UndefinedTable:  # another leader was quicker
+            continue
         if taken:
             dropped.append(week.name)
             _drop_what_was_taken_off(connection)
@@ -117,7 +120,7 @@ def _has_heard(connection: Connection, followed: Iterable[str]) -> bool:
         "SELECT name FROM cursor WHERE name = ANY(%s) AND moved_at > now() - interval '1 day'", (names,)
     ).fetchall()
     if missing := sorted(set(names) - {row["name"] for row in rows}):
-        log.warning("jobs are not dropped: feeds have not been read lately", feeds=missing)
+        log.warning("jobs are not dropped: feeds have not been read to the end lately", feeds=missing)
     return not missing
 
 
@@ -130,8 +133,10 @@ def _take_off_jobs(connection: Connection, week: Week, cutoff: datetime) -> bool
         return False
     with connection.transaction():
         _lock(connection, JOBS)
-        # What moved since it was looked for, by index: driven again, or enqueued late with an old id.
+        # What moved since, by index: driven again (and perhaps ended by now), or enqueued late with an old id.
         survivors |= _ids(connection, _UNENDED, week)
+        words = partitions.bounds("intervention", week.start) | {"cutoff": sql.Literal(cutoff)}
+        survivors |= _ids(connection, _REDRIVEN, week, **words)
         for table in JOBS:
             _detach(connection, week.of(table), survivors)
         _remember(connection, "job", week, None)
@@ -148,6 +153,10 @@ def _survivors(connection: Connection, week: Week, cutoff: datetime) -> set[UUID
 _UNENDED = sql.SQL(
     "SELECT id FROM {week} WHERE state = 'queued' AND finished_at IS NULL"
     " UNION ALL SELECT id FROM {week} WHERE state = 'running' AND finished_at IS NULL"
+)
+_REDRIVEN = sql.SQL(
+    "SELECT id FROM {week} WHERE finished_at >= {cutoff} AND id IN"
+    " (SELECT job FROM intervention WHERE {key} >= {low} AND {key} < {high} AND act = 'redriven')"
 )
 
 
@@ -168,9 +177,13 @@ def _take_off_events(connection: Connection, week: Week) -> bool:
     return True
 
 
-def _take_off(connection: Connection, week: Week) -> bool:
+def _take_off_slots(connection: Connection, week: Week) -> bool:
+    """Slots stay while one of them waits: its schedule may be paused for longer than the retention."""
     with connection.transaction():
-        _lock(connection, (week.table,))
+        _lock(connection, ("slot",))
+        if _ids(connection, sql.SQL("SELECT id FROM {week} WHERE outcome = 'waiting' LIMIT 1"), week):
+            log.warning("week not dropped: slots of it wait", week=week.name)
+            return False
         _detach(connection, week, set())
     return True
 

@@ -213,12 +213,12 @@ def test_a_new_leader_gives_workers_the_time_of_a_renewal(toy: Toy, led: Led) ->
     assert toy.job(job)["state"] == "running"
 
 
+@pytest.mark.parametrize("why", [psycopg.errors.LockNotAvailable, psycopg.errors.InvalidObjectDefinition])
 def test_a_leader_makes_partitions_and_goes_on_when_it_cannot(
-    toy: Toy, led: Led, monkeypatch: pytest.MonkeyPatch
+    toy: Toy, led: Led, monkeypatch: pytest.MonkeyPatch, why: type[Exception]
 ) -> None:
     def busy(*_: Any) -> None:
-
-        raise psycopg.errors.LockNotAvailable
+        raise why
 
     monkeypatch.setattr(partitions, "ensure", busy)
     wire = Wire()

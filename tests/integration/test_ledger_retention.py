@@ -1,9 +1,14 @@
 """Finished work ages out by the week, what has not ended stays, and nothing forgotten comes back as new."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import httpx2 as httpx
 import psycopg
 import pytest
 import structlog
@@ -16,7 +21,8 @@ from shared.ledger.intake import Intake
 from shared.ledger.retention import Aged, Retention
 from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of, noted
 from tests.integration.toy.harness import Toy, tasks_of
-from tests.integration.toy.jobs import Do
+from tests.integration.toy.jobs import Do, ThingDone
+from tests.integration.toy.web import application, served
 
 DAYS = 30.0
 WEEK = partitions.week_of(datetime(2020, 3, 4, tzinfo=UTC))
@@ -33,7 +39,7 @@ def week(toy: Toy) -> Iterator[None]:
     with toy.connect() as connection:
         partitions.ensure(connection, WEEK)
         yield
-        for table in ("job", "attempt", "intervention", "event"):
+        for table in ("job", "attempt", "intervention", "event", "slot"):
             connection.execute(f"DELETE FROM {table}")
         connection.execute("DELETE FROM horizon")
         retention.drop_weeks(connection, datetime(2021, 1, 1, tzinfo=UTC), DAYS)
@@ -145,10 +151,60 @@ def test_dying_between_taking_off_and_dropping_leaves_nothing_behind(toy: Toy, m
     assert tables(toy) == set()
 
 
-def test_two_leaders_at_once_do_it_once(toy: Toy) -> None:
+def test_two_leaders_at_once_do_it_once(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have looked at a week before either takes it off."""
     finish(toy, enqueue(toy))
+    both, lock = threading.Barrier(2, timeout=30), retention._lock
+
+    def lock_together(connection: Any, tables: Any) -> None:
+        both.wait()
+        lock(connection, tables)
+
+    monkeypatch.setattr(retention, "_lock", lock_together)
+    with ThreadPoolExecutor(2) as leaders:
+        first, second = leaders.map(lambda _: drop(toy), range(2))
+    assert sorted([*first, *second]).count(NAME) == 1
+    assert len({*first, *second}) == len(first) + len(second)
+    assert tables(toy) == set()
+
+
+def test_a_job_that_is_redriven_and_ends_while_its_week_is_looked_at_survives(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, lock = enqueue(toy), retention._lock
+    redrive.cancel_one(toy.database, FINE, toy.workspace, job, "test")
+    toy.execute("UPDATE job SET finished_at = %s WHERE id = %s", WEEK + timedelta(days=2), job)
+
+    def lock_late(connection: Any, tables: Any) -> None:
+        if tables == retention.JOBS and toy.job(job)["state"] == "cancelled":
+            redrive.redrive_one(toy.database, FINE, toy.workspace, job, "test")
+            toy.run(FINE, job)
+        lock(connection, tables)
+
+    monkeypatch.setattr(retention, "_lock", lock_late)
     assert NAME in drop(toy)
-    assert NAME not in drop(toy)
+    assert (toy.job(job)["state"], home(toy, job)) == ("succeeded", f"{NAME}_kept")
+
+
+def test_slots_that_wait_keep_their_week(toy: Toy) -> None:
+    """A schedule may be paused for longer than anything is kept."""
+    at = WEEK + timedelta(days=1)
+    toy.execute(
+        """INSERT INTO slot (id, schedule, at, due_at, outcome, decided_at) VALUES (%s, %s, %s, %s, 'waiting', %s)""",
+        ids.draw(at), ids.draw(), at, at, at,
+    )  # fmt: skip
+    assert partitions.name("slot", WEEK) not in drop(toy)
+    toy.execute("UPDATE slot SET outcome = 'skipped'")
+    assert partitions.name("slot", WEEK) in drop(toy)
+
+
+def test_a_week_of_which_something_survived_is_not_made_again(toy: Toy) -> None:
+    survivor = enqueue(toy)
+    assert NAME in drop(toy)
+    with toy.connect() as connection:
+        partitions.ensure(connection, WEEK)
+    assert home(toy, survivor) == f"{NAME}_kept"
+    assert home(toy, enqueue(toy)) == f"{NAME}_kept"
 
 
 # Events
@@ -193,7 +249,7 @@ def test_a_reader_that_is_behind_is_told_what_it_missed(toy: Toy) -> None:
     page = read(toy, 3)
     assert ([event.data["name"] for event in page.events], page.next, page.missed) == (["new"], 5, 4)
     assert read(toy, 4).missed == 0
-    assert read(toy, 0).missed == 0, "who begins begins with what there is"
+    assert read(toy, 0).missed == 4, "it may be about to begin, or have been away since the first event"
 
 
 # What comes again
@@ -220,6 +276,42 @@ def test_no_job_is_forgotten_before_the_feeds_were_read(toy: Toy) -> None:
     assert NAME not in drop(toy, followed=("ingest", "reports"))
     toy.execute("UPDATE cursor SET moved_at = now()")
     assert NAME in drop(toy, followed=("ingest", "reports"))
+
+
+def test_what_is_behind_the_first_page_of_an_old_backlog_is_taken_in_before_jobs_are_forgotten(
+    toy: Toy, toy_url: str, tmp_path: Path
+) -> None:
+    finish(toy, enqueue(toy))
+    for number in (1, 2, 3):
+        state(toy, str(number), position=number)
+    app = application(toy_url, tmp_path)
+    seen: list[int] = []
+
+    class DropBetween(Intake):
+        def take(self, events: Any) -> int:
+            """Somebody drops what is old after the first page's jobs and cursor were committed."""
+            if len(seen) == 1:
+                assert NAME not in drop(toy, followed=("toy",))
+            seen.append(len(events))
+            return super().take(events)
+
+    with served(app) as url, httpx.Client(params={"limit": 2}) as client:
+        follower = feed.Follower("toy", url, "events-key", [ThingDone.type])
+        assert follower.catch_up(toy.database, DropBetween(toy.database, SUBSCRIPTIONS), client) == 3
+    app.state.database.dispose()
+    assert seen == [2, 1, 0]
+    assert noted(toy) == ["1", "2", "3"]
+    assert NAME in drop(toy, followed=("toy",)), "the end was reached"
+
+
+def test_what_is_passed_over_for_its_age_is_said(toy: Toy) -> None:
+    old, event = enqueue(toy), envelope_of("old", id=ids.draw(WEEK + timedelta(days=1)))
+    finish(toy, old)
+    assert NAME in drop(toy)
+    with structlog.testing.capture_logs() as logs:
+        Intake(toy.database, SUBSCRIPTIONS).take([event, envelope_of("new")])
+    [said] = [entry for entry in logs if entry["event"] == "old events passed over"]
+    assert (said["events"], said["first"]) == (1, [str(event.id)])
 
 
 # Rows
