@@ -150,9 +150,11 @@ def _judge_job(
         wanted = 1 if job.kind in (*OWN_EFFECT, "tell") else 0
         if job.kind == "tell" and not effects:
             counts.unheard_events += 1
-        elif len(effects) < wanted or not ran:
+        elif len(effects) < wanted or not (wanted or ran):
+            # Where there is a row it is the proof: a body writes its record after its commit, and may die in between.
             counts.lost += 1
-            verdict.words.append(f"{job.part}: {job.kind} {job.number} (job {job.job}) succeeded without its effect")
+            what = f"{len(effects)} effects, {ran} records"
+            verdict.words.append(f"{job.part}: {job.kind} {job.number} (job {job.job}) succeeded with {what}")
     counts.duplicated_effects += max(0, len(effects) - 1)
     counts.double_commits += max(0, ends - 1)
 

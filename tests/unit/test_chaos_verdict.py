@@ -120,6 +120,12 @@ def test_what_succeeded_without_its_effect_is_lost(told):
     assert wrong(counts(told)) == {"lost": 2}
 
 
+def test_a_body_that_died_between_its_commit_and_its_record_has_lost_nothing(told):
+    told.owe("write", deeds=())
+    told.owe("take", deeds=(STARTED,))
+    assert wrong(counts(told)) == {}
+
+
 def test_an_event_without_its_subscriber_is_seen(told):
     told.owe("tell", effects=0)
     assert wrong(counts(told)) == {"unheard_events": 1}
