@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -147,8 +148,15 @@ class StockCelery(World):
         self.given_up += self.unfinished()
         with Redis.from_url(self.broker_url, socket_timeout=5) as broker, suppress(RedisError):
             broker.flushall()
+        before = {worker: self.pid(worker) for worker in self.workers}
         for worker in self.workers:
             self.tell(worker, signal.SIGKILL)
+        # What a dying worker takes would be counted against the next fault.
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and not all(
+            self.is_ready(worker) and self.pid(worker) not in (None, pid) for worker, pid in before.items()
+        ):
+            time.sleep(0.2)
 
     def views(self) -> list[View]:
         return self.supervisor.views()
