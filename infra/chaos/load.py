@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import httpx2 as httpx
 
-from infra.chaos.record import Call, Ending, SmallJob, Upload
+from infra.chaos.record import Call, Ending, SmallJob, Unknown, Upload
 from infra.chaos.world import Endpoint, World
 
 SENDERS: Final = 8
@@ -26,6 +26,9 @@ REFUSED_EVERY: Final = 20
 """One in so many requests is rolled back by the service: what it owed must never run."""
 SHARE_DONE: Final = 1 - 1 / REFUSED_EVERY
 """Of the requests for small jobs, those that become one."""
+KEYLESS: Final = ("noop", "write")
+KEYLESS_EVERY: Final = 2
+"""Of these kinds one in so many is asked for without an Idempotency-Key."""
 ROWS: Final = 200
 Json = dict[str, Any]
 
@@ -39,6 +42,10 @@ class Want:
     ending: Ending = "succeeded"
     headers: tuple[tuple[str, str], ...] = ()
     """Of the first try alone."""
+    keyless: bool = False
+    """Sent once, without an Idempotency-Key: such requests share a commit."""
+    numbers: tuple[int, ...] = ()
+    """Of several jobs that are asked for by one request."""
 
 
 class Load:
@@ -85,10 +92,20 @@ class Load:
         for thread in self._threads:
             thread.join(GIVE_UP_SECONDS + TIMEOUT_SECONDS)
 
-    def want(self, kind: str, args: Json | None = None, ending: Ending = "succeeded", **headers: str) -> None:
+    def want(
+        self, kind: str, args: Json | None = None, ending: Ending = "succeeded", keyless: bool = False, **headers: str
+    ) -> None:
         """One more small job than the load's own; returns at once unless all callers are busy."""
         named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-        self._wanted.put(Want(kind, args or {}, ending, named))
+        self._wanted.put(Want(kind, args or {}, ending, named, keyless and self._world.groups))
+
+    def want_crowd(self, kind: str, jobs: int) -> frozenset[int]:
+        """So many jobs by one request; answers their numbers. Nothing where messages carry one job each."""
+        if not self._world.groups:
+            return frozenset()
+        numbers = tuple(self._record.draw() for _ in range(jobs))
+        self._wanted.put(Want(kind, {}, numbers=numbers))
+        return frozenset(numbers)
 
     def _pace(self) -> None:
         turn = 0
@@ -99,8 +116,11 @@ class Load:
             if turn % REFUSED_EVERY == 0:
                 kind = "refused"
             with suppress(queue.Full):  # the API is away, and its callers wait: more of them would change nothing
-                self._wanted.put_nowait(Want(kind, self._args(kind)))
+                self._wanted.put_nowait(Want(kind, self._args(kind), keyless=self._is_keyless(kind)))
             self._stopped.wait(1 / self.rate)
+
+    def _is_keyless(self, kind: str) -> bool:
+        return self._world.groups and kind in KEYLESS and self._random.randrange(KEYLESS_EVERY) == 0
 
     def _args(self, kind: str) -> Json:
         if kind == "take":
@@ -117,6 +137,8 @@ class Load:
                     return
                 if want.kind == "refused":
                     self._ask_for_refusal(client)
+                elif want.numbers:
+                    self._ask_for_crowd(client, want)
                 else:
                     self._ask(client, want)
 
@@ -125,16 +147,41 @@ class Load:
         body = {"kind": f"probe.thing.{want.kind}", "args": {**want.args, "number": number}}
 
         def send() -> httpx.Response:
-            headers = {**self._world.jobs.headers, "Idempotency-Key": f"job-{number}", **first}
+            key = {} if want.keyless else {"Idempotency-Key": f"job-{number}"}
+            headers = {**self._world.jobs.headers, **key, **first}
             first.clear()
             return client.post(f"{self._world.jobs.url}/v1/jobs", json=body, headers=headers)
 
-        answer = self._persist(send)
+        answer = self._persist(send, tries=1 if want.keyless else None)
+        if answer is None and want.keyless:
+            self._record.unknown.append(Unknown(number, want.kind, part))
+            return
         if answer is None or answer.status_code != httpx.codes.ACCEPTED:
             self._record.unresolved.append(number)
             return
         job = str(answer.json()["job"]["id"])
         self._record.jobs.append(SmallJob(number, want.kind, want.ending, part, job, time.time()))
+
+    def _ask_for_crowd(self, client: httpx.Client, want: Want) -> None:
+        """Many jobs by one request under one key."""
+        part, endpoint = self._record.part, self._world.jobs
+        jobs = [{"kind": f"probe.thing.{want.kind}", "args": {"number": number}} for number in want.numbers]
+        key = f"crowd-{want.numbers[0]}"
+
+        def send() -> httpx.Response:
+            headers = {**endpoint.headers, "Idempotency-Key": key}
+            return client.post(f"{endpoint.url}/v1/jobs:batch", json={"jobs": jobs}, headers=headers)
+
+        answer = self._persist(send)
+        if answer is None or answer.status_code != httpx.codes.ACCEPTED:
+            self._record.unresolved += want.numbers
+            return
+        now = time.time()
+        self._record.jobs += [
+            SmallJob(number, want.kind, want.ending, part, job, now)
+            for number, job in zip(want.numbers, answer.json()["jobs"], strict=True)
+        ]
+        self._record.crowds.append((part, frozenset(want.numbers)))
 
     def _ask_for_refusal(self, client: httpx.Client) -> None:
         number = self._record.draw()

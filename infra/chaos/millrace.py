@@ -95,6 +95,7 @@ class Millrace(World):
     others = ("ingest-worker", "reports-worker", "notifications-worker", "api-worker")
     https = ("api-http", "ingest-http", "probe-http")
     beats = ("probe-beat", "ingest-beat", "reports-beat", "notifications-beat", "api-beat")
+    groups = True
     stack: ChaosStack
     probe: Probe
 
@@ -213,6 +214,14 @@ class Millrace(World):
         return self.query(
             "SELECT service, job::text AS job, was, became, attempt_was, attempt FROM chaos.move ORDER BY at"
         )
+
+    def together(self) -> set[int]:
+        found = self.query(
+            """SELECT (args->>'number')::bigint AS number FROM (
+                 SELECT job, count(*) OVER (PARTITION BY worker, started_at) AS jobs FROM probe.attempt) AS begun
+               JOIN probe.job ON job.id = begun.job WHERE jobs > 1 AND args ? 'number'"""
+        )
+        return {row["number"] for row in found}
 
     def views(self) -> list[View]:
         return self.stack.views()

@@ -40,6 +40,15 @@ class SmallJob:
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """A job that was asked for once, without an Idempotency-Key, and not confirmed: it is there once, or not at all."""
+
+    number: int
+    kind: str
+    part: str
+
+
+@dataclass(frozen=True)
 class Upload:
     """A file that the API accepted. Its dataset's name is its own: what is told of it shows by that name."""
 
@@ -88,6 +97,9 @@ class Record:
         """Numbers of jobs whose transaction was rolled back."""
         self.unresolved: list[int] = []
         """Numbers of jobs that were given up before any answer said what became of the request."""
+        self.unknown: list[Unknown] = []
+        self.crowds: list[tuple[str, frozenset[int]]] = []
+        """Parts, and numbers of jobs that were asked for at once: messages of several are to come of them."""
         self.crashes: list[Crash] = []
         self.silenced: set[str] = set()
         """Parts in which an API process was killed: there, a request may go without any answer."""

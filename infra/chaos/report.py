@@ -166,7 +166,9 @@ def markdown(found: Json) -> str:
         "|---" + "|---:" * (len(_COLUMNS) - 1) + "|",
         *("| " + " | ".join(_cell(row, key) for _, key in _COLUMNS) + " |" for row in (*found["faults"], whole)),
     ]
-    beside = ", ".join(f"`{name}` {found[name]:,}" for name in (*NEVER, "quarantined") if name not in _IN_TABLE)
+    beside = ", ".join(
+        f"`{name}` {found[name]:,}" for name in (*NEVER, "quarantined", "unconfirmed") if name not in _IN_TABLE
+    )
     said = found["conditions"]
     lines += [
         "",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from infra.chaos.record import Record, SmallJob, Upload
+from infra.chaos.record import Record, SmallJob, Unknown, Upload
 from infra.chaos.world import JobRow, Row, World
 from infra.probe import record as deeds
 from infra.probe.record import Record as Deed
@@ -56,6 +56,10 @@ class Counts:
     """Events without their subscribers' jobs."""
     rolled_back_ran: int = 0
     """Jobs that ran although their transaction was rolled back."""
+    unconfirmed: int = 0
+    """Asked for once, without a key and without an answer: of them those that exist count as accepted, too."""
+    scattered: int = 0
+    """Crowds of jobs asked for at once of which no message carried two: what is said of such messages was not tried."""
     left_open: int = 0
     """Jobs and events of any service that had not ended at the end of the run, whoever asked for them."""
     quarantined: int = 0
@@ -70,7 +74,7 @@ class Counts:
 
 NEVER: Final = (
     *("lost", "unexplained", "duplicated_effects", "duplicated_jobs", "double_commits"),
-    *("illegal_moves", "unheard_events", "rolled_back_ran", "wrongly_ended", "left_open"),
+    *("illegal_moves", "unheard_events", "rolled_back_ran", "wrongly_ended", "left_open", "scattered"),
 )
 """Counts that break a promise when they are not zero."""
 
@@ -104,9 +108,13 @@ def judge(world: World) -> Verdict:
         had[effect["number"]].append(effect)
     ran = Counter(deed.number for deed in done)
     ends = Counter(deed.number for deed in done if deed.deed == deeds.FINISHED)
+    jobs = record.jobs + [job for each in record.unknown if (job := _find(verdict, each, by_number, had, ran))]
+    together = world.together() if record.crowds else set()
+    for part, numbers in record.crowds:
+        verdict.parts[part].scattered += not numbers & together
     killed = Counter(crash.part for crash in record.crashes)
     deadly = {part for part, times in killed.items() if times >= CRASHES}
-    for job in record.jobs:
+    for job in jobs:
         excused = job.part in deadly
         _judge_job(verdict, job, excused, by_number[job.number], had[job.number], ran[job.number], ends[job.number])
     _judge_uploads(verdict, world, record, deadly)
@@ -118,6 +126,24 @@ def judge(world: World) -> Verdict:
     for crash in record.crashes:
         verdict.recoveries[crash.part] += _recoveries(done, crash.pids, crash.at_ns)
     return verdict
+
+
+def _find(
+    verdict: Verdict,
+    unknown: Unknown,
+    rows: dict[int, list[JobRow]],
+    effects: dict[int, list[Row]],
+    ran: Counter[int],
+) -> SmallJob | None:
+    """The job of a request that nobody confirmed; None when it came to nothing, and then nothing is to have run."""
+    number, part = unknown.number, unknown.part
+    verdict.parts[part].unconfirmed += 1
+    if rows[number]:
+        return SmallJob(number, unknown.kind, "succeeded", part, rows[number][0].job, 0.0)
+    if ran[number] or effects[number]:
+        verdict.parts[part].rolled_back_ran += 1
+        verdict.words.append(f"{part}: {unknown.kind} {number} is nowhere and ran")
+    return None
 
 
 def _judge_job(

@@ -69,6 +69,8 @@ class World(ABC):
     """Other workers."""
     https: Sequence[str]
     beats: Sequence[str]
+    groups: bool = False
+    """Whether requests without an Idempotency-Key share commits, and messages carry several jobs."""
     lease_seconds: float
     """After so long a worker that says nothing has lost its jobs."""
     patience_seconds: float = 400.0
@@ -110,6 +112,10 @@ class World(ABC):
     @abstractmethod
     def moves(self) -> list[Row]:
         """Every move of every job's state that was committed: service, job, was, became, attempt_was, attempt."""
+
+    def together(self) -> set[int]:
+        """Numbers of jobs that one worker began at the same instant as another: they came by one message."""
+        return set()
 
     def effects(self) -> list[Row]:
         """Side effects: number, job, attempt."""

@@ -12,7 +12,7 @@ import pytest
 from infra.chaos.document import END, MARKS, PAGE, document
 from infra.chaos.faults.database import stay_idle
 from infra.chaos.faults.fault import Fault, NotInjected, Scene
-from infra.chaos.record import Call, Crash, Record, SmallJob, Upload
+from infra.chaos.record import Call, Crash, Record, SmallJob, Unknown, Upload
 from infra.chaos.report import build, markdown
 from infra.chaos.run import Part, Run
 from infra.chaos.verdict import NEVER, QUARANTINED, Counts, judge, percentile
@@ -246,6 +246,10 @@ def leave_unresolved(told):
     told.record.unresolved.append(99)
 
 
+def scatter(told):
+    told.record.crowds.append(("part", frozenset({told.owe("write"), told.owe("write")})))
+
+
 def hit_nobody(told):
     told.record.crashes.clear()
 
@@ -257,6 +261,7 @@ def hit_nobody(told):
         (quarantine, "wrongly_ended is 1"),
         (leave_open, "left_open is 1"),
         (leave_unresolved, "1 requests were repeated for 90 s without a proper answer"),
+        (scatter, "scattered is 1"),
         (hit_nobody, "part: it hit no process that had a job in hand"),
         (lambda told: told.upload(mails=0, failed=1), "wrongly_ended is 1"),
         (lambda told: told.owe("tell", effects=0), "unheard_events is 1"),
@@ -300,6 +305,46 @@ def test_what_a_fault_may_show_breaks_nothing(kept, changed):
 def test_an_api_process_that_was_killed_may_leave_requests_without_an_answer(kept):
     kept.record.silenced.add("part")
     assert report(kept, group="database", calls=[call(status=None)])["broken"] == []
+
+
+def test_a_crowd_of_which_two_came_by_one_message_was_one(kept):
+    scatter(kept)
+    [(_, numbers)] = kept.record.crowds
+    kept.together = lambda: numbers
+    assert report(kept)["broken"] == []
+
+
+def forget(told, *numbers):
+    """What callers sent without a key, and nobody answered."""
+    told.record.unknown += [Unknown(number, "write", "part") for number in numbers]
+    told.record.jobs = [job for job in told.record.jobs if job.number not in numbers]
+
+
+def test_what_nobody_confirmed_is_there_once_or_not_at_all(kept):
+    forget(kept, kept.owe("write"), kept.record.draw())
+    found = report(kept)
+    assert (found["broken"], found["accepted"], found["unconfirmed"]) == ([], 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda told, number: told.deed(RAN, number), "rolled_back_ran is 1"),
+        (lambda told, number: told.had.append({"number": number}), "rolled_back_ran is 1"),
+    ],
+)
+def test_what_nobody_confirmed_and_is_not_there_must_not_have_run(kept, act, said):
+    number = kept.record.draw()
+    forget(kept, number)
+    act(kept, number)
+    assert report(kept)["broken"] == [said]
+
+
+def test_what_nobody_confirmed_must_not_be_there_twice(kept):
+    number = kept.owe("write", effects=2)
+    kept.found.append(JobRow("again", number, "write", "succeeded", None))
+    forget(kept, number)
+    assert report(kept)["broken"] == ["duplicated_effects is 1", "duplicated_jobs is 1"]
 
 
 def test_a_slow_recovery_breaks_the_run(kept):

@@ -18,6 +18,7 @@ def restart(scene: Scene) -> None:
     """Stopped in order and crashed by turns; the supervisor starts it again."""
     world, pause, crash = scene.world, 1.0, False
     while scene.window.wait(pause):
+        scene.crowd()
         world.tell("postgres", signal.SIGQUIT if crash else signal.SIGINT)
         crash = not crash
         pause = world.random.uniform(*RESTART_SECONDS)

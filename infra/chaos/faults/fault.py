@@ -36,6 +36,7 @@ class Window:
 
 
 BURST: Final = 24
+CROWD: Final = 300
 BUSY_SECONDS: Final = 3.0
 
 
@@ -49,9 +50,20 @@ class Scene:
 
     def burst(self) -> None:
         """So many jobs of a second at once that every worker has one in hand, and more wait."""
-        for _ in range(BURST):
-            self.load.want("take", {"seconds": 1.0})
+        for turn in range(BURST):
+            self.load.want("take", {"seconds": 1.0}, keyless=turn % 2 == 0)
         self.window.wait(0.5)
+
+    def crowd(self) -> list[int]:
+        """So many short jobs at once that messages carry many, and some requests that share a commit. Returns when
+        some have run, or that takes too long; answers the processes that ran them, the last one last."""
+        numbers = self.load.want_crowd("write", CROWD)
+        for _ in range(BURST):
+            self.load.want("write", keyless=True)
+        began, ran = time.monotonic(), list[int]()
+        while numbers and not ran and time.monotonic() - began < BUSY_SECONDS and self.window.wait(0.05):
+            ran = [deed.pid for deed in self.world.deeds.records() if deed.number in numbers]
+        return ran
 
     def wait_until_busy(self, worker: str) -> None:
         """Until a process of the worker is in the middle of a job, or that takes too long."""

@@ -26,8 +26,10 @@ def kill_api(scene: Scene) -> None:
 
 def kill_between_commit_and_answer(scene: Scene) -> None:
     """The probe's process ends itself when the commit of such a request is behind it and the answer is not."""
+    keyless = False
     while scene.window.wait(COMMIT_EVERY_SECONDS):
-        scene.load.want("write", probe_die="1")
+        scene.load.want("write", keyless=keyless, probe_die="1")
+        keyless = not keyless
 
 
 def kill_beat(scene: Scene) -> None:

@@ -23,6 +23,9 @@ def kill_children(scene: Scene) -> None:
         busy = world.busy(children)
         if busy:
             world.kill_one(world.random.choice(busy))
+        crowded = [pid for pid in scene.crowd() if pid in children and pid not in busy]
+        if crowded:
+            world.kill_one(crowded[-1])  # in the middle of a message of many
         others = [pid for worker in world.others for pid in world.children(worker)]
         if others:
             world.kill_one(world.random.choice(others))
@@ -32,6 +35,7 @@ def kill_worker(scene: Scene) -> None:
     """Each kind of worker once, whole."""
     world = scene.world
     scene.burst()
+    scene.crowd()
     for worker in (world.workers[0], *world.others):
         if worker in world.workers:
             scene.wait_until_busy(worker)
@@ -46,6 +50,7 @@ def kill_worker_every_10_seconds(scene: Scene) -> None:
     world, turn = scene.world, 0
     while scene.window.wait(1.0 if turn == 0 else WORKER_EVERY_SECONDS):
         worker = world.workers[turn % len(world.workers)]
+        scene.crowd()
         scene.wait_until_busy(worker)
         world.kill(worker)
         if world.others:
