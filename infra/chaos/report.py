@@ -12,6 +12,8 @@ from infra.chaos.verdict import NEVER, Counts, Verdict, as_json, percentile
 from infra.chaos.world import World
 
 Json = dict[str, Any]
+STILL_SECONDS: Final = 15.0
+"""Other jobs wait at most so long for what a fault holds. Without it they wait less than a second."""
 SLOWER: Final = 10.0
 SLOW_FLOOR_MS: Final = 2500.0
 """During a broker fault the API's p99 is at most so many times what it was before, or this. Generous: with some fifty
@@ -81,6 +83,8 @@ def _of(part: Part, verdict: Verdict, world: World) -> Json:
         "resumed_s": part.resumed,
         "throughput_back_s": part.back,
         "quiet_s": part.quiet,
+        "still_s": part.still,
+        "still_limit_s": STILL_SECONDS if part.goes_on else None,
     }
 
 
@@ -104,6 +108,8 @@ def _recovery(fault: Json) -> Iterator[str]:
         yield "it hit no process that had a job in hand"
     if fault["throughput_back_s"] is None:
         yield f"throughput was not back within {BACK_SECONDS:.0f} s"
+    if fault["still_limit_s"] is not None and fault["still_s"] > fault["still_limit_s"]:
+        yield f"for {fault['still_s']} s no other job was done, or no event was heard"
     if fault["quiet_s"] is None:
         yield "it never became quiet"
 

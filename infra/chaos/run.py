@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import psycopg
@@ -51,6 +52,10 @@ class Part:
     """Seconds until throughput was back; None when it did not come back while the load went on."""
     resumed: float | None = None
     """Seconds until the first job was done after it."""
+    goes_on: bool = False
+    """Whether other jobs are not to be held up by the fault."""
+    still: float = 0.0
+    """Longest time, while the fault was on, in which no job was done, or no event was heard; seconds."""
     calls: list[Call] = field(default_factory=list)
     """Requests while the fault was on."""
     before: list[Call] = field(default_factory=list)
@@ -91,7 +96,7 @@ class Run:
         self._stopped.set()
 
     def alone(self, fault: Fault, seconds: float) -> Part:
-        part = Part(fault.name, fault.group, seconds)
+        part = Part(fault.name, fault.group, seconds, goes_on=fault.goes_on)
         with self._part(part):
             self._inject(part, fault, seconds)
         return part
@@ -128,6 +133,7 @@ class Run:
         self._say(f"{part.name}: {part.seconds:.0f} s")
         yield
         part.ended = time.time()
+        part.still = round(max(self._still(part, deeds.RAN, deeds.FINISHED), self._still(part, deeds.HEARD)), 1)
         self._wait_until_back(part)
         self._load.pause()
         self._wait_for_quiet(part)
@@ -171,6 +177,11 @@ class Run:
             if sum(at <= other < at + BACK_WINDOW_SECONDS for other in done) >= wanted:
                 part.back = round(at - part.ended, 2)
                 return
+
+    def _still(self, part: Part, *wanted: bytes) -> float:
+        seen = (deed.at_ns / 1e9 for deed in self._world.deeds.records() if deed.deed in wanted)
+        at = [part.began, *sorted(each for each in seen if part.began < each < part.ended), part.ended]
+        return max(later - earlier for earlier, later in pairwise(at))
 
     def _wait_for_quiet(self, part: Part) -> None:
         began, looks = time.monotonic(), 0

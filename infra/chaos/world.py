@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,12 +183,14 @@ class World(ABC):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
-    def busy(self, pids: Iterable[int]) -> list[int]:
-        """Those of the processes that have a job in hand, by what they wrote themselves."""
-        at: dict[int, bytes] = {}
-        for record in self.deeds.records():
-            at[record.pid] = record.deed
-        return [pid for pid in pids if at.get(pid) == STARTED]
+    def busy(self, pids: Iterable[int], numbers: Collection[int] | None = None) -> list[int]:
+        """Those of the processes that have a job in hand (one of `numbers`), by what they wrote themselves."""
+        at = {record.pid: record for record in self.deeds.records()}
+        return [
+            pid
+            for pid in pids
+            if (last := at.get(pid)) and last.deed == STARTED and (numbers is None or last.number in numbers)
+        ]
 
     # PostgreSQL
 

@@ -65,6 +65,15 @@ class Take(Numbered):
     seconds: float = Field(default=1.0, ge=0, le=600)
 
 
+class Hold(Numbered):
+    """Asleep for so many seconds in a transaction that holds its row, then writes one effect row."""
+
+    kind: ClassVar[str] = "probe.thing.hold"
+    together: ClassVar[int] = 1
+
+    seconds: float = Field(default=1.0, ge=0, le=600)
+
+
 class Misbehave(Numbered):
     """Goes wrong in the way that is asked for, each time; a job that only crashes its process is quarantined."""
 

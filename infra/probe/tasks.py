@@ -4,7 +4,7 @@ import time
 from functools import cache
 
 from infra.probe import mischief
-from infra.probe.jobs import Hang, Misbehave, Noop, NoteThing, Numbered, Take, Tell, ThingDone, Write
+from infra.probe.jobs import Hang, Hold, Misbehave, Noop, NoteThing, Numbered, Take, Tell, ThingDone, Write
 from infra.probe.record import FINISHED, HEARD, RAN, STARTED, Writer
 from infra.probe.settings import ProbeSettings
 from shared.db import Statements, raw
@@ -52,6 +52,16 @@ def note(attempt: Attempt, args: NoteThing) -> None:
 def take(attempt: Attempt, args: Take) -> None:
     _mark(STARTED, args)
     time.sleep(args.seconds)
+    with attempt.finishing() as session:
+        _have_effect(raw(session), attempt, args.number)
+    _mark(FINISHED, args)
+
+
+@tasks.job(Hold)
+def hold(attempt: Attempt, args: Hold) -> None:
+    with attempt.noting():
+        _mark(STARTED, args)
+        time.sleep(args.seconds)
     with attempt.finishing() as session:
         _have_effect(raw(session), attempt, args.number)
     _mark(FINISHED, args)

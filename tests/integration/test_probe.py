@@ -58,10 +58,10 @@ def test_a_job_that_does_nothing_answers_its_number_and_leaves_a_record(client, 
 
 
 def test_effects_are_rows(client, running, reader):
-    for number, kind in ((21, "write"), (22, "take")):
-        assert ended(client, owe(client, kind, number=number, **({"seconds": 0} if kind == "take" else {})))
+    for number, kind in ((21, "write"), (22, "take"), (23, "hold")):
+        assert ended(client, owe(client, kind, number=number, **({"seconds": 0} if kind != "write" else {})))
         assert effects(running, number) == 1
-    assert deeds(reader, 22) == [STARTED, FINISHED]
+    assert deeds(reader, 22) == deeds(reader, 23) == [STARTED, FINISHED]
 
 
 def test_an_event_has_one_subscriber(client, running, reader):

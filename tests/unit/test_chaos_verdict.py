@@ -17,7 +17,7 @@ from infra.chaos.report import build, markdown
 from infra.chaos.run import Part, Run
 from infra.chaos.verdict import NEVER, QUARANTINED, Counts, judge, percentile
 from infra.chaos.world import JobRow, World
-from infra.probe.record import FINISHED, FORMAT, RAN, STARTED
+from infra.probe.record import FINISHED, FORMAT, HEARD, RAN, STARTED
 
 LEASE = 30.0
 
@@ -283,6 +283,7 @@ def test_what_is_wrong_breaks_the_run(kept, act, said):
         ({"group": "broker", "calls": [call(), call(status=None)]}, "it showed in the API: 1 errors"),
         ({"group": "broker", "calls": [call(seconds=2.6)]}, "API p99 is 2600.0 ms, more than 2500 ms"),
         ({"group": "broker", "calls": []}, "no request met it"),
+        ({"goes_on": True, "still": 15.1}, "for 15.1 s no other job was done, or no event was heard"),
     ],
 )
 def test_what_a_fault_was_not_to_show_breaks_the_run(kept, changed, said):
@@ -295,6 +296,8 @@ def test_what_a_fault_was_not_to_show_breaks_the_run(kept, changed, said):
         {"calls": [call(status=503, says_when=True), call(status=None)]},
         {"group": "database", "calls": [call(status=503, says_when=True)]},
         {"group": "broker", "calls": [call(seconds=2.6)], "before": [call(seconds=0.3)]},
+        {"goes_on": True, "still": 14.0},
+        {"still": 60.0},
         {"group": "outside", "calls": [call(seconds=9.0)]},
     ],
 )
@@ -375,6 +378,13 @@ def test_a_fault_that_was_not_injected_breaks_the_run(told):
     assert build(told, run, judge(told), seed=1, seconds=2.0)["broken"] == [
         "not injected: none: NotInjected: nothing was there"
     ]
+
+
+def test_how_long_nothing_was_done_is_of_jobs_and_of_events(told):
+    run, part, second = Run(told, None, lambda text: None), replace(PART, began=10.0, ended=20.0), 1_000_000_000
+    for at in (5, 11, 14, 19, 30):
+        told.deed(RAN, 1, at=at * second)
+    assert (run._still(part, RAN), run._still(part, HEARD)) == (5.0, 10.0)
 
 
 def test_an_idle_transaction_that_could_not_be_opened_is_no_fault(told):

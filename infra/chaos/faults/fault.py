@@ -85,6 +85,8 @@ class Fault:
     """Returns when the window is over and what was broken is mended again."""
     brief: float = 10.0
     """Seconds in a mixed plan."""
+    goes_on: bool = False
+    """Other jobs must not be held up by it for longer than moments."""
     stock: bool = True
     """Whether it applies to stock Celery too."""
 

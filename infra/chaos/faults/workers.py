@@ -2,10 +2,11 @@
 
 import os
 import signal
+import time
 from contextlib import suppress
 from typing import Final
 
-from infra.chaos.faults.fault import Fault, Scene
+from infra.chaos.faults.fault import Fault, NotInjected, Scene
 
 CHILD_EVERY_SECONDS: Final = 3.0
 WORKER_EVERY_SECONDS: Final = 10.0
@@ -13,6 +14,9 @@ GRACE_SECONDS: Final = 0.7
 """Shorter than most of the jobs that take time."""
 FREEZE_EXTRA_SECONDS: Final = 8.0
 """Past the lease."""
+HOLD_SECONDS: Final = 4.0
+HOLD_EXTRA_SECONDS: Final = 30.0
+"""So long past the lease that it shows when the leader waits for who is frozen."""
 
 
 def kill_children(scene: Scene) -> None:
@@ -63,7 +67,28 @@ def freeze(scene: Scene) -> None:
     world = scene.world
     scene.burst()
     scene.wait_until_busy(world.workers[0])
-    frozen = [worker for worker in (world.workers[0], *world.others[:1]) if world.kill(worker, signal.SIGSTOP)]
+    _stop(scene, world.workers[0], *world.others[:1])
+
+
+def freeze_in_transaction(scene: Scene) -> None:
+    """A worker is stopped past its lease while a job of its holds a row in a transaction."""
+    world = scene.world
+    while scene.window.wait(0.1):
+        scene.load.want("hold", {"seconds": HOLD_SECONDS})
+        began = time.monotonic()
+        while time.monotonic() - began < HOLD_SECONDS and scene.window.wait(0.05):
+            holds = {job.number for job in world.record.jobs if job.kind == "hold"}
+            for worker in world.workers:
+                if world.busy(world.children(worker), holds):
+                    _stop(scene, worker)
+                    return
+    raise NotInjected("no worker held a row")
+
+
+def _stop(scene: Scene, *workers: str) -> None:
+    """All their processes, to the end of the window."""
+    world = scene.world
+    frozen = [worker for worker in workers if world.kill(worker, signal.SIGSTOP)]
     pids = [pid for worker in frozen for pid in world.family(worker)]
     try:
         scene.window.wait_out()
@@ -97,5 +122,14 @@ def faults(lease: float) -> list[Fault]:
         Fault("worker-kill", "workers", 8, kill_worker),
         Fault("worker-kill-10s", "workers", 45, kill_worker_every_10_seconds, brief=25),
         Fault("worker-freeze", "workers", lease + FREEZE_EXTRA_SECONDS, freeze, brief=lease + FREEZE_EXTRA_SECONDS),
+        Fault(
+            "worker-freeze-row",
+            "workers",
+            lease + HOLD_EXTRA_SECONDS,
+            freeze_in_transaction,
+            brief=lease + FREEZE_EXTRA_SECONDS,
+            goes_on=True,
+            stock=False,
+        ),
         Fault("rolling-sigterm", "workers", 40, roll, brief=20),
     ]
