@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from typing import Protocol
 from uuid import UUID
 
@@ -21,6 +20,7 @@ from shared.contracts.envelope import Envelope
 from shared.db import Connection, Row
 from shared.ledger.enqueue import envelope
 from shared.ledger.messages import Lane
+from shared.ledger.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +31,13 @@ EVENTS_A_ROUND = 500
 EVENTS_A_MESSAGE = 50
 LOOKS = 4
 """So many times within the redispatch time the broker is asked whether it still has what nobody claimed."""
-DURATIONS_SECONDS = 0.5
-"""How often the recent durations of the kinds are looked up."""
+MEASURE_SECONDS = 0.5
+"""How often the recent durations of the kinds, and the live workers, are looked up."""
+WINDOW_SECONDS = 1.0
+"""What is in the broker, first in, first out, keeps all slots busy for about so long: an urgent job, or another
+workspace's, waits no longer for it."""
+UNKNOWN_SECONDS = 0.1
+"""Taken for the duration of a kind of which none succeeded lately."""
 
 
 class Broker(Protocol):
@@ -55,10 +60,11 @@ class Sent:
     message: int
     priority: int
     attempt: int
+    share: float
 
 
 class Dispatcher:
-    """Keeps at most `window` jobs of each queue in the broker, and sends again what nobody claimed."""
+    """Keeps at most a window of each queue's jobs in the broker, and sends again what nobody claimed."""
 
     def __init__(
         self,
@@ -80,6 +86,7 @@ class Dispatcher:
         self._together = together or {}
         self._monotonic = monotonic
         self._sent: dict[str, dict[UUID, Sent]] = {queue: {} for queue in queues}
+        self._turns: dict[str, Turns] = {queue: Turns(monotonic) for queue in queues}
         self._looked_at = dict.fromkeys(self._sent, float("-inf"))
         self._messages_sent = 0
         self.claimed = 0
@@ -87,48 +94,67 @@ class Dispatcher:
         self.waiting = False
         """Whether due jobs wait for room in the broker: claims make it."""
         self._durations: dict[str, float] = {}
-        self._durations_at = float("-inf")
+        self._workers = 1
+        self._measured_at = float("-inf")
 
     def dispatch(self, connection: Connection) -> int:
         """One round over the queues; answers how many jobs were given to the broker."""
-        self._look_up_durations(connection)
+        self._measure(connection)
         self.claimed, self.waiting = 0, False
         return sum(self._dispatch_queue(connection, queue) for queue in self._sent)
 
     def _dispatch_queue(self, connection: Connection, queue: str) -> int:
-        due = connection.execute(
-            _DUE, {"queue": queue, "lanes": [int(lane) for lane in Lane], "limit": self._window}
-        ).fetchall()
-        self._forget(queue, {row["id"]: row["attempt"] for row in due})
-        fresh = self._with_room(queue, due)
-        for kind, rows in self._messages(fresh):
-            self._broker.send_jobs(kind, queue, [row["id"] for row in rows])
-            self._messages_sent += 1
-            at = self._monotonic()
-            for row in rows:
-                self._sent[queue][row["id"]] = Sent(at, self._messages_sent, row["priority"], row["attempt"])
-                _trace(row)
-        return len(fresh)
+        self._forget(connection, queue)
+        given = 0
+        for lane in Lane:
+            fresh = self._next(connection, queue, lane)
+            for kind, rows in self._messages(fresh):
+                self._send(queue, kind, rows)
+            given += len(fresh)
+        return given
 
-    def _forget(self, queue: str, due: dict[UUID, int]) -> None:
-        """What has been claimed since (and may be due again), cancelled, pushed out of the window by more
-        urgent work, or lost by the broker."""
+    def _send(self, queue: str, kind: str, rows: list[Row]) -> None:
+        self._broker.send_jobs(kind, queue, [row["id"] for row in rows])
+        self._messages_sent += 1
+        at, share = self._monotonic(), self._share(kind)
+        for row in rows:
+            self._sent[queue][row["id"]] = Sent(at, self._messages_sent, row["priority"], row["attempt"], share)
+            _trace(row)
+
+    def _forget(self, connection: Connection, queue: str) -> None:
+        """What has been claimed since (and may be due again), has ended, or was lost by the broker."""
         sent = self._sent[queue]
-        gone = [id for id, was in sent.items() if due.get(id) != was.attempt]
+        if not sent:
+            return
+        rows = connection.execute(_UNCLAIMED, (list(sent),)).fetchall()
+        unclaimed = {row["id"]: row["attempt"] for row in rows}
+        gone = [id for id, was in sent.items() if unclaimed.get(id) != was.attempt]
         self.claimed += len(gone)
         for id in gone:
             del sent[id]
         for id in self._lost(queue):
             del sent[id]
 
-    def _with_room(self, queue: str, due: list[Row]) -> list[Row]:
-        """Due jobs that the broker does not have. While half a window of jobs that go before them, or with
-        them, is on its way they wait, so as to go in full messages."""
+    def _next(self, connection: Connection, queue: str, lane: Lane) -> list[Row]:
+        """Due jobs of the lane for which there is room, in the order in which they go: workspaces take turns.
+
+        While half a window of jobs that go before them, or with them, is on its way they wait, so as to go in full
+        messages.
+        """
         sent = self._sent[queue]
-        ahead = {lane: sum(was.priority <= lane for was in sent.values()) for lane in Lane}
-        fresh = [row for row in due if row["id"] not in sent]
-        going = [row for row in fresh if ahead[row["priority"]] <= self._window // 2]
-        self.waiting |= len(going) < len(fresh) or len(due) >= self._window
+        room = self._window - sum(was.share for was in sent.values() if was.priority <= lane)
+        if room < self._window / 2:
+            self.waiting = True
+            return []
+        turns = self._turns[queue]
+        spaces = turns.spaces(connection, queue, lane)
+        if not spaces:
+            return []
+        most = -(-2 * self._window // len(spaces)) + len(sent)
+        rows = connection.execute(_DUE, {"queue": queue, "lane": lane, "spaces": spaces, "most": most}).fetchall()
+        fresh = [row for row in rows if row["id"] not in sent]
+        going = turns.take(fresh, room, lambda row: self._share(row["kind"]))
+        self.waiting |= len(going) < len(fresh)
         return going
 
     def _lost(self, queue: str) -> list[UUID]:
@@ -150,17 +176,16 @@ class Dispatcher:
         return lost
 
     def _messages(self, due: list[Row]) -> Iterable[tuple[str, list[Row]]]:
-        """Group jobs of a kind, urgent first. A job that crashed a worker travels alone."""
+        """Group jobs of a kind. A job that crashed a worker travels alone."""
         share = max(1, -(-len(due) // max(1, self._slots)))
-        for _, lane in groupby(due, key=lambda row: row["priority"]):
-            open_: dict[str, list[Row]] = {}
-            for row in lane:
-                kind = row["kind"]
-                group = [] if row["crashes"] else open_.setdefault(kind, [])
-                group.append(row)
-                if row["crashes"] or len(group) >= min(self._size(kind), share):
-                    yield kind, group if row["crashes"] else open_.pop(kind)
-            yield from open_.items()
+        open_: dict[str, list[Row]] = {}
+        for row in due:
+            kind = row["kind"]
+            group = [] if row["crashes"] else open_.setdefault(kind, [])
+            group.append(row)
+            if row["crashes"] or len(group) >= min(self._size(kind), share):
+                yield kind, group if row["crashes"] else open_.pop(kind)
+        yield from open_.items()
 
     def _size(self, kind: str) -> int:
         """How many jobs of a kind share a message: as many as fit in MESSAGE_SECONDS by their recent duration."""
@@ -169,23 +194,32 @@ class Dispatcher:
             return 1
         return max(1, min(self._together.get(kind, 1), int(MESSAGE_SECONDS / max(duration, 1e-6))))
 
-    def _look_up_durations(self, connection: Connection) -> None:
-        if self._monotonic() - self._durations_at < DURATIONS_SECONDS:
+    def _share(self, kind: str) -> float:
+        """What a job of the kind takes of the window: 1, or more when it is so long that the window would hold more
+        than WINDOW_SECONDS of work for the live workers. What is in the broker cannot be overtaken."""
+        seconds = self._durations.get(kind, UNKNOWN_SECONDS)
+        return max(1.0, seconds * self._window / (WINDOW_SECONDS * self._slots * self._workers))
+
+    def _measure(self, connection: Connection) -> None:
+        if self._monotonic() - self._measured_at < MEASURE_SECONDS:
             return
-        self._durations_at = self._monotonic()
+        self._measured_at = self._monotonic()
         since = ids.floor(datetime.now(UTC) - timedelta(hours=1))
         found = connection.execute(_DURATIONS, (since,)).fetchall()
         self._durations = {row["kind"]: row["seconds"] for row in found}
+        [live] = connection.execute("SELECT count(*) AS workers FROM worker WHERE lease_until > now()").fetchall()
+        self._workers = max(1, live["workers"])
 
+
+_UNCLAIMED = "SELECT id, attempt FROM job WHERE id = ANY(%s) AND state = 'queued'"
 
 _DUE = """
-SELECT due.* FROM unnest(%(lanes)s::smallint[]) AS lane (priority)
+SELECT due.* FROM unnest(%(spaces)s::uuid[]) AS space (workspace)
 CROSS JOIN LATERAL (
   SELECT id, kind, priority, attempt, crashes, traceparent, not_before, workspace FROM job
-  WHERE state = 'queued' AND finished_at IS NULL AND queue = %(queue)s AND job.priority = lane.priority
-    AND not_before <= now()
-  ORDER BY not_before, id LIMIT %(limit)s) AS due
-ORDER BY due.priority, due.not_before, due.id LIMIT %(limit)s"""
+  WHERE state = 'queued' AND finished_at IS NULL AND queue = %(queue)s AND job.priority = %(lane)s
+    AND job.workspace = space.workspace AND not_before <= now()
+  ORDER BY not_before, id LIMIT %(most)s) AS due"""
 
 _DURATIONS = """
 SELECT kind, avg(seconds)::float AS seconds FROM (

@@ -189,7 +189,7 @@ def overdue(connection: Statements, limit: int = 500) -> list[Row]:
     """Queued jobs whose deadline has passed."""
     return connection.execute(
         """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args FROM job
-           WHERE state = 'queued' AND finished_at IS NULL AND deadline < now() LIMIT %s""",
+           WHERE state = 'queued' AND finished_at IS NULL AND deadline < now() ORDER BY deadline LIMIT %s""",
         (limit,),
     ).fetchall()
 

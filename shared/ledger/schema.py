@@ -337,7 +337,7 @@ CREATE INDEX job_workspace ON job (workspace, id);
 -- know a job by its id must never be planned over them: until autovacuum has seen a table of fast-changing states, its
 -- statistics say that nearly nothing is queued.
 DROP INDEX job_due, job_running, job_deadline;
-CREATE INDEX job_due ON job (queue, priority, not_before, id) WHERE state = 'queued' AND finished_at IS NULL;
+CREATE INDEX job_due ON job (queue, priority, workspace, not_before, id) WHERE state = 'queued' AND finished_at IS NULL;
 CREATE INDEX job_running ON job (worker) WHERE state = 'running' AND finished_at IS NULL;
 CREATE INDEX job_deadline ON job (deadline)
   WHERE state = 'queued' AND finished_at IS NULL AND deadline IS NOT NULL;

@@ -9,7 +9,7 @@ import pytest
 
 from shared import ids
 from shared.db import Connection
-from shared.ledger import moves
+from shared.ledger import moves, turns
 from shared.ledger.dispatch import Dispatcher
 from shared.ledger.enqueue import Origin, enqueue, enqueue_many
 from shared.ledger.messages import Lane
@@ -194,6 +194,69 @@ def test_idle_rounds_are_told_from_busy_ones(toy: Toy, desk: Callable[..., Desk]
     d.round()
     d.round()
     assert not d.dispatcher.waiting
+
+
+def test_long_jobs_fill_the_window_with_a_second_of_work(toy: Toy, desk: Callable[..., Desk]) -> None:
+    """What is in the broker cannot be overtaken."""
+    d = desk(slots=2)
+    d.lately(Do, 0.5)
+    owe(toy, 30)
+    assert d.round() == 4
+    d.claim_first()
+    d.claim_first()
+    assert d.round() == 2
+
+
+def test_a_job_longer_than_the_window_is_sent_all_the_same(toy: Toy, desk: Callable[..., Desk]) -> None:
+    d = desk()
+    d.lately(Do, 600.0)
+    owe(toy, 3)
+    assert d.round() == 1
+    d.claim_first()
+    assert d.round() == 1
+
+
+def test_more_workers_make_the_window_hold_more(toy: Toy, desk: Callable[..., Desk]) -> None:
+    for _ in range(3):
+        toy.worker()
+    d = desk()
+    d.lately(Do, 0.5)
+    owe(toy, 30)
+    assert d.round() >= 6
+
+
+# Whose jobs are sent
+
+
+def test_another_workspaces_single_job_does_not_wait_for_a_backlog(toy: Toy, desk: Callable[..., Desk]) -> None:
+    owe(toy, 300)
+    d = desk(window=10)
+    d.round()
+    other = lone(toy)
+    for _ in range(6):
+        d.claim_first()
+    d.round()
+    assert other in d.wire.jobs()[10:12]
+
+
+def test_each_of_many_workspaces_gets_its_turn(toy: Toy, desk: Callable[..., Desk]) -> None:
+    d = desk(window=200)
+    d.lately(Do, 0.001)
+    owe(toy, 500)
+    others = [lone(toy) for _ in range(100)]
+    d.round()
+    assert set(others) <= set(d.wire.jobs())
+    latest = lone(toy)
+    while d.wire.queues[QUEUE]:
+        d.claim_first()
+    d.round(turns.LOOK_SECONDS)
+    assert latest in d.wire.jobs()
+
+
+def lone(toy: Toy) -> UUID:
+    """A job of a workspace that has no other."""
+    with toy.database.transaction(origin=Origin.request(ids.draw())) as session:
+        return enqueue(session, Do())
 
 
 # How it is grouped

@@ -169,7 +169,7 @@ def is_bounded(scan: dict[str, Any]) -> bool:
 def _of_partition(index: str, name: str) -> bool:
     """PostgreSQL names the index of a partition by its table and columns."""
     columns = {
-        "job_due": "queue_priority_not_before_id",
+        "job_due": "queue_priority_workspace_not_before_id",
         "job_running": "worker",
         "job_schedule": "cause_id",
         "event_unplaced": "id",
