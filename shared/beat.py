@@ -167,7 +167,8 @@ class Leader:
             self._stopped.wait(BREATH_SECONDS)
         else:
             self._pause = self._next_pause()
-            for _ in connection.notifies(timeout=min(self._pause, self._firer.wait), stop_after=1):
+            pause = min(self._pause, self._firer.wait, self._dispatcher.again_in)
+            for _ in connection.notifies(timeout=pause, stop_after=1):
                 pass
         return 0.0
 

@@ -4,6 +4,7 @@ What it has given out it remembers in memory alone. A new leader begins with an 
 jobs out twice; the claim drops the second message.
 """
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,7 @@ from shared import ids, telemetry
 from shared.contracts.envelope import Envelope
 from shared.db import Connection, Row
 from shared.ledger.enqueue import envelope
+from shared.ledger.limits import Limits
 from shared.ledger.messages import Lane
 from shared.ledger.turns import Turns
 
@@ -61,6 +63,7 @@ class Sent:
     priority: int
     attempt: int
     share: float
+    row: Row
 
 
 class Dispatcher:
@@ -86,13 +89,16 @@ class Dispatcher:
         self._together = together or {}
         self._monotonic = monotonic
         self._sent: dict[str, dict[UUID, Sent]] = {queue: {} for queue in queues}
-        self._turns: dict[str, Turns] = {queue: Turns(monotonic) for queue in queues}
+        self._turns: dict[str, Turns] = {queue: Turns(monotonic) for queue in self._sent}
+        self._limits = Limits()
         self._looked_at = dict.fromkeys(self._sent, float("-inf"))
         self._messages_sent = 0
         self.claimed = 0
         """Jobs seen to be claimed in the last round."""
         self.waiting = False
-        """Whether due jobs wait for room in the broker: claims make it."""
+        """Whether due jobs wait for room in the broker, which claims make, or for a limit."""
+        self.again_in = math.inf
+        """Seconds until a rate lets something begin that waits for it."""
         self._durations: dict[str, float] = {}
         self._workers = 1
         self._measured_at = float("-inf")
@@ -101,10 +107,20 @@ class Dispatcher:
         """One round over the queues; answers how many jobs were given to the broker."""
         self._measure(connection)
         self.claimed, self.waiting = 0, False
-        return sum(self._dispatch_queue(connection, queue) for queue in self._sent)
+        for queue in self._sent:
+            self._forget(connection, queue)
+        self._look_at_limits(connection)
+        given = sum(self._dispatch_queue(connection, queue) for queue in self._sent)
+        self.again_in = self._limits.again_in
+        return given
+
+    def _look_at_limits(self, connection: Connection) -> None:
+        """A job that ended makes room under a limit as a claim does in the broker."""
+        before = self._limits.running
+        self._limits.look(connection, (was.row for sent in self._sent.values() for was in sent.values()))
+        self.claimed += self._limits.running != before
 
     def _dispatch_queue(self, connection: Connection, queue: str) -> int:
-        self._forget(connection, queue)
         given = 0
         for lane in Lane:
             fresh = self._next(connection, queue, lane)
@@ -118,7 +134,7 @@ class Dispatcher:
         self._messages_sent += 1
         at, share = self._monotonic(), self._share(kind)
         for row in rows:
-            self._sent[queue][row["id"]] = Sent(at, self._messages_sent, row["priority"], row["attempt"], share)
+            self._sent[queue][row["id"]] = Sent(at, self._messages_sent, row["priority"], row["attempt"], share, row)
             _trace(row)
 
     def _forget(self, connection: Connection, queue: str) -> None:
@@ -141,19 +157,33 @@ class Dispatcher:
         While half a window of jobs that go before them, or with them, is on its way they wait, so as to go in full
         messages.
         """
-        sent = self._sent[queue]
+        sent, limits = self._sent[queue], self._limits
+        if limits.is_paused(queue):
+            self.waiting = True
+            return []
         room = self._window - sum(was.share for was in sent.values() if was.priority <= lane)
         if room < self._window / 2:
             self.waiting = True
             return []
-        turns = self._turns[queue]
-        spaces = turns.spaces(connection, queue, lane)
+        turns, blocked = self._turns[queue], limits.blocked()
+        known = turns.spaces(connection, queue, lane)
+        spaces = [space for space in known if space not in blocked.workspaces]
+        self.waiting |= len(spaces) < len(known) or bool(known and (blocked.kinds or blocked.keys))
         if not spaces:
             return []
-        most = -(-2 * self._window // len(spaces)) + len(sent)
-        rows = connection.execute(_DUE, {"queue": queue, "lane": lane, "spaces": spaces, "most": most}).fetchall()
+        rows = connection.execute(
+            _DUE,
+            {
+                "queue": queue,
+                "lane": lane,
+                "spaces": spaces,
+                "kinds": blocked.kinds,
+                "keys": blocked.keys,
+                "most": -(-2 * self._window // len(spaces)) + len(sent),
+            },
+        ).fetchall()
         fresh = [row for row in rows if row["id"] not in sent]
-        going = turns.take(fresh, room, lambda row: self._share(row["kind"]))
+        going = turns.take(fresh, room, lambda row: self._share(row["kind"]), limits.weight, limits.admit)
         self.waiting |= len(going) < len(fresh)
         return going
 
@@ -216,9 +246,10 @@ _UNCLAIMED = "SELECT id, attempt FROM job WHERE id = ANY(%s) AND state = 'queued
 _DUE = """
 SELECT due.* FROM unnest(%(spaces)s::uuid[]) AS space (workspace)
 CROSS JOIN LATERAL (
-  SELECT id, kind, priority, attempt, crashes, traceparent, not_before, workspace FROM job
+  SELECT id, kind, queue, priority, attempt, crashes, traceparent, not_before, workspace, limit_key FROM job
   WHERE state = 'queued' AND finished_at IS NULL AND queue = %(queue)s AND job.priority = %(lane)s
     AND job.workspace = space.workspace AND not_before <= now()
+    AND kind <> ALL(%(kinds)s) AND (limit_key IS NULL OR limit_key <> ALL(%(keys)s))
   ORDER BY not_before, id LIMIT %(most)s) AS due"""
 
 _DURATIONS = """

@@ -50,6 +50,11 @@ class JobArgs(BaseModel):
     public: ClassVar[bool] = False
     """Whether callers may enqueue the kind by name, and schedules fire it; others are the service's own affair."""
 
+    def limit_key(self) -> str | None:
+        """What limits may count this job by, `prefix:name`, beside its queue, kind and workspace: such as
+        `host:example.org`, so that one slow destination does not take every slot."""
+        return None
+
 
 class EventArgs(JobArgs):
     """Arguments of a job that an event caused: the event itself, read when the job runs."""

@@ -329,6 +329,86 @@ COMMENT ON COLUMN worker.draining_at IS 'Since then it may claim nothing: it end
 -- Attempts are stored in the order in which they end: all that a look at the last minute needs is where that begins.
 CREATE INDEX attempt_finished ON attempt USING brin (finished_at) WITH (autosummarize = on, pages_per_range = 16);
 
+-- Limits
+
+CREATE TABLE limit_rule (
+  key         text        PRIMARY KEY CHECK (key ~ '^(queue|kind|workspace|key|each):.'),
+  concurrency integer     CHECK (concurrency > 0),
+  per_second  double precision CHECK (per_second > 0),
+  burst       integer     NOT NULL DEFAULT 1 CHECK (burst > 0),
+  weight      real        NOT NULL DEFAULT 1 CHECK (weight > 0),
+  paused_at   timestamptz,
+  paused_by   text,
+  updated_at  timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN limit_rule.key IS
+  'queue:, kind: or workspace: and its name; key: and what jobs name; each: and the first part of what jobs name, for
+   every such name by itself.';
+COMMENT ON COLUMN limit_rule.concurrency IS 'At most so many of its jobs run at once.';
+COMMENT ON COLUMN limit_rule.per_second IS 'At most so many of its jobs begin a second, after a burst of so many.';
+COMMENT ON COLUMN limit_rule.weight IS 'Of a workspace: its share beside the others in a lane.';
+
+CREATE TABLE limit_bucket (
+  key         text        PRIMARY KEY,
+  tokens      double precision NOT NULL,
+  filled_at   timestamptz NOT NULL
+) WITH (fillfactor = 50);
+COMMENT ON TABLE limit_bucket IS 'Token buckets of the rules with a rate: a token for each job that may begin.';
+
+ALTER TABLE job ADD COLUMN limit_key text;
+COMMENT ON COLUMN job.limit_key IS 'What the job names to be limited by, prefix:name, such as a host that it calls.';
+
+CREATE FUNCTION limit_keys(queue text, kind text, workspace uuid, limit_key text) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT ARRAY['queue:' || queue, 'kind:' || kind, 'workspace:' || workspace, 'key:' || limit_key,
+               'each:' || split_part(limit_key, ':', 1)]
+$$;
+
+CREATE FUNCTION job_start() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  rule limit_rule;
+  keys text[];
+  bucket text;
+BEGIN
+  IF NOT EXISTS (SELECT 1 FROM limit_rule) THEN
+    RETURN NEW;
+  END IF;
+  keys := limit_keys(NEW.queue, NEW.kind, NEW.workspace, NEW.limit_key);
+  IF NOT EXISTS (SELECT 1 FROM limit_rule WHERE key = ANY(keys)) THEN
+    RETURN NEW;
+  END IF;
+  -- One claim of limited jobs decides at a time, and sees what those before it have committed.
+  PERFORM pg_advisory_xact_lock(hashtext('limits ' || current_schema()));
+  FOR rule IN SELECT * FROM limit_rule WHERE key = ANY(keys) LOOP
+    IF rule.paused_at IS NOT NULL OR rule.concurrency <= (
+         SELECT count(*) FROM job
+         WHERE state = 'running' AND finished_at IS NULL
+           AND rule.key = ANY(limit_keys(job.queue, job.kind, job.workspace, job.limit_key))
+           AND (rule.key NOT LIKE 'each:%' OR job.limit_key = NEW.limit_key)) THEN
+      RETURN NULL;
+    END IF;
+  END LOOP;
+  FOR rule IN SELECT * FROM limit_rule WHERE key = ANY(keys) AND per_second IS NOT NULL LOOP
+    bucket := CASE WHEN rule.key LIKE 'each:%' THEN 'each:' || NEW.limit_key ELSE rule.key END;
+    INSERT INTO limit_bucket (key, tokens, filled_at) VALUES (bucket, rule.burst, clock_timestamp())
+    ON CONFLICT DO NOTHING;
+    UPDATE limit_bucket SET filled_at = clock_timestamp(), tokens = least(
+             rule.burst, tokens + greatest(0, extract(epoch FROM clock_timestamp() - filled_at)) * rule.per_second)
+    WHERE key = bucket;
+    IF (SELECT tokens FROM limit_bucket WHERE key = bucket) < 1 THEN
+      RETURN NULL;
+    END IF;
+  END LOOP;
+  UPDATE limit_bucket SET tokens = tokens - 1
+  FROM limit_rule
+  WHERE limit_rule.key = ANY(keys) AND per_second IS NOT NULL
+    AND limit_bucket.key = CASE WHEN limit_rule.key LIKE 'each:%' THEN 'each:' || NEW.limit_key ELSE limit_rule.key END;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION job_start IS 'A claim passes over a job that a limit holds back: it stays queued.';
+CREATE TRIGGER job_start BEFORE UPDATE OF state ON job FOR EACH ROW
+  WHEN (OLD.state = 'queued' AND NEW.state = 'running') EXECUTE FUNCTION job_start();
+
 -- Storage
 
 CREATE INDEX job_workspace ON job (workspace, id);

@@ -39,8 +39,16 @@ class Turns:
             self._clocks = {space: at for space, at in self._clocks.items() if space in active or at > self._now}
         return known
 
-    def take(self, due: list[Row], room: float, share: Callable[[Row], float]) -> list[Row]:
-        """Those of `due` (each workspace's in its order) that fit in `room`, in turns; at least one."""
+    def take(
+        self,
+        due: list[Row],
+        room: float,
+        share: Callable[[Row], float],
+        weight: Callable[[UUID], float] = lambda space: 1.0,
+        admit: Callable[[Row], bool] = lambda row: True,
+    ) -> list[Row]:
+        """Those of `due` (each workspace's in its order) that are admitted and fit in `room`, in turns; at least one
+        of them. `share`: what a row takes of the room; a workspace of twice the `weight` gets twice as much."""
         lines: dict[UUID, list[Row]] = {}
         for row in due:
             lines.setdefault(row["workspace"], []).append(row)
@@ -52,11 +60,12 @@ class Turns:
         while turns and (room > 0 or not taken):
             self._now, space = turns[0]
             row = lines[space].pop()
-            taken.append(row)
-            room -= share(row)
-            self._clocks[space] = self._now + share(row)
+            if admit(row):
+                taken.append(row)
+                room -= share(row)
+                self._clocks[space] = self._now + share(row) / weight(space)
             if lines[space]:
-                heapq.heapreplace(turns, (self._clocks[space], space))
+                heapq.heapreplace(turns, (self._clock(space), space))
             else:
                 heapq.heappop(turns)
         return taken
