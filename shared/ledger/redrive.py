@@ -25,7 +25,7 @@ from shared.ledger import failures
 from shared.ledger.execute import KindUnknown
 from shared.ledger.failures import Held, HookFailed
 from shared.ledger.filters import JobFilter
-from shared.ledger.messages import Retry
+from shared.ledger.messages import JobArgs, Retry
 from shared.ledger.requests import KindPrivate, check
 from shared.ledger.tasks import Task, Tasks
 from shared.version import VERSION
@@ -83,7 +83,7 @@ def redrive_one(
     _one(database, workspace, id, redriving(tasks, workspace, by, args=edited))
 
 
-def _edited(database: Database, tasks: Tasks, workspace: UUID, id: UUID, args: dict[str, Any]) -> dict[str, Any]:
+def _edited(database: Database, tasks: Tasks, workspace: UUID, id: UUID, args: dict[str, Any]) -> JobArgs:
     with database.transaction() as session:
         kind = _find(raw(session), workspace, id)["kind"]
     task = tasks.by_kind.get(kind)
@@ -91,7 +91,7 @@ def _edited(database: Database, tasks: Tasks, workspace: UUID, id: UUID, args: d
         raise KindUnknown(f"No code here runs jobs of kind {kind}.", kind=kind)
     if not task.args.public:
         raise KindPrivate(f"Arguments of {kind} are the service's own: it can be retried as it was.", kind=kind)
-    return check(task.args, args).model_dump(mode="json")
+    return check(task.args, args)
 
 
 def cancel_one(database: Database, tasks: Tasks, workspace: UUID, id: UUID, by: str) -> None:
@@ -175,7 +175,7 @@ def redriving(
     workspace: UUID,
     by: str,
     *,
-    args: dict[str, Any] | None = None,
+    args: JobArgs | None = None,
     first: datetime | None = None,
     per_second: float | None = None,
 ) -> Move:
@@ -190,7 +190,8 @@ def redriving(
             "by": by,
             "tries": Jsonb(tries),
             "default": Retry().max_attempts,
-            "args": None if args is None else Jsonb(args),
+            "args": None if args is None else Jsonb(args.model_dump(mode="json")),
+            "limit_key": None if args is None else args.limit_key(),
             "first": first,
             "apart": apart,
             "before": before,
@@ -231,6 +232,7 @@ placed AS (SELECT *, %(before)s + row_number() OVER (ORDER BY id) - 1 AS place F
 moved AS (
   UPDATE job SET state = 'queued', crashes = 0, worker = NULL, progress = NULL, result = NULL, error = NULL,
          started_at = NULL, finished_at = NULL, args = coalesce(%(args)s, job.args),
+         limit_key = CASE WHEN %(args)s::jsonb IS NULL THEN job.limit_key ELSE %(limit_key)s END,
          max_attempts = job.attempt + coalesce((%(tries)s::jsonb ->> kind)::integer, %(default)s),
          not_before = coalesce(%(first)s::timestamptz, now()) + placed.place * %(apart)s,
          deadline = CASE WHEN deadline > now() THEN deadline END

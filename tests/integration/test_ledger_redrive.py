@@ -3,7 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -107,6 +107,25 @@ def test_an_attempt_of_its_former_life_commits_nothing(toy: Toy) -> None:
     with toy.connect() as connection:
         assert not moves.holds(connection, job, frozen.attempt)
         assert moves.holds(connection, job, fresh.attempt)
+
+
+class Call(Asked):
+    """Names the host that it calls."""
+
+    kind: ClassVar[str] = "toy.host.call"
+
+    def limit_key(self) -> str | None:
+        return f"host:{self.name}"
+
+
+def test_a_job_is_limited_by_what_its_edited_arguments_name(toy: Toy) -> None:
+    tasks = tasks_of(fine)
+    tasks.job(Call)(fine)
+    job = toy.enqueue(Call(count=1, name="a"))
+    for args, key in (({"count": 1, "name": "b"}, "host:b"), (None, "host:b")):
+        cancel(toy, job, tasks)
+        again(toy, job, tasks, args=args)
+        assert toy.job(job)["limit_key"] == key
 
 
 def test_arguments_of_a_public_kind_may_be_edited_once(toy: Toy) -> None:
