@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
+from urllib.parse import quote
 
 import httpx2 as httpx
 
@@ -253,6 +254,32 @@ class Client:
         """As `cancel_jobs`; also with `per_second` and, to go on, `not_before` (the last answer's `until`)."""
         return self._post("/v1/jobs:retry", {"filter": filter, "dry_run": dry_run, **options})
 
+    def why(self, job: str) -> Json:
+        """What the job waits for, or how it ended: `reasons`, the weightiest first, each with code and detail."""
+        return self._get(f"/v1/jobs/{job}/why")
+
+    # Limits and pauses (an operator's key)
+
+    def limits(self) -> Json:
+        """The rules of all services: {"items": …, "unreachable": …}."""
+        return self._get("/v1/limits")
+
+    def set_limit(self, key: str, *, service: str | None = None, **rule: Any) -> Json:
+        """`key`: queue:, kind:, workspace:, key: or each: and a name; `rule`: concurrency, per_second, burst, weight.
+        `service` is needed unless the key names a queue or kind."""
+        path = _limit(key, service)
+        return _json(self._persist(lambda: self._http.put(path, json=rule), _REPEATABLE))
+
+    def delete_limit(self, key: str, *, service: str | None = None) -> None:
+        self._delete(_limit(key, service))
+
+    def pause(self, key: str) -> Json:
+        """Begin nothing of a queue: or kind: until it is resumed."""
+        return self._post(f"{_limit(key)}/pause", {})
+
+    def resume(self, key: str) -> None:
+        self._persist(lambda: self._http.post(f"{_limit(key)}/resume"), _NEVER_SENT)
+
     # Schedules
 
     def schedules(self, **filters: str) -> Iterator[Json]:
@@ -367,6 +394,10 @@ class Client:
         if wanted and wanted.isdecimal():
             seconds = float(wanted)
         time.sleep(min(seconds, _LONGEST_PAUSE_SECONDS))
+
+
+def _limit(key: str, service: str | None = None) -> str:
+    return f"/v1/limits/{quote(key, safe=':')}" + (f"?service={quote(service)}" if service is not None else "")
 
 
 def _save(answer: httpx.Response, draft: Path) -> None:

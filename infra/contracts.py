@@ -92,7 +92,7 @@ _REFUSED: Final[Json] = {
 
 
 def _is_public(service: str, path: str) -> bool:
-    gateways = service != "api" and re.match(r"/v1/(jobs|schedules|queues|workers)\b", path) is not None
+    gateways = service != "api" and re.match(r"/v1/(jobs|schedules|queues|workers|limits)\b", path) is not None
     return path.startswith("/v1/") and path not in INTERNAL and not gateways
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import telemetry
 from shared.celery import CeleryBroker, Service
 from shared.db import Connection, is_outage
-from shared.ledger import leases, partitions
+from shared.ledger import leases, limits, outages, partitions
 from shared.ledger.dispatch import Dispatcher, EventPublisher
 from shared.ledger.feed import Follower
 from shared.ledger.firing import Firer
@@ -90,6 +90,7 @@ class Leader:
         self._began = 0.0
         self._due: dict[str, float] = {}
         self._broker_away_until = 0.0
+        self._broker_was_away = False
         self._pause = BUSY_SECONDS
         self._followers: threading.Thread | None = None
         self._forgetter: threading.Thread | None = None
@@ -133,6 +134,7 @@ class Leader:
         self._listen(connection)
         settings = self._service.settings
         self._began = time.monotonic()
+        self._broker_was_away = True  # until this leader knows better: the last one may have left a note
         self._due = {}
         self._dispatcher = Dispatcher(
             self._service.name,
@@ -194,20 +196,27 @@ class Leader:
                 raise
             log.warning("partitions not made this time", reason=str(error)[:300])
         leases.forget(connection)
+        limits.forget(connection)
 
     def _give(self, connection: Connection) -> int:
         """Jobs and events to the broker; while it is away they stay where they are, in PostgreSQL."""
         if time.monotonic() < self._broker_away_until:
             return 0
         try:
-            return self._dispatcher.dispatch(connection) + self._publisher.publish(connection)
+            given = self._dispatcher.dispatch(connection) + self._publisher.publish(connection)
         except psycopg.Error:
             raise
         except Exception as error:  # kombu's and redis' errors have no common base
             log.warning("the broker is away", reason=f"{type(error).__name__}: {error}"[:300])
             self._broker.close()
             self._broker_away_until = time.monotonic() + 1.0
+            outages.note(connection, "broker", type(error).__name__)
+            self._broker_was_away = True
             return 0
+        if self._broker_was_away:
+            outages.clear(connection, "broker")
+            self._broker_was_away = False
+        return given
 
     def _reap(self, connection: Connection) -> None:
         settings = self._service.settings

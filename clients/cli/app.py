@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clients.cli import bench_app, fleet_app, jobs_app, schedules_app
+from clients.cli import bench_app, fleet_app, jobs_app, limits_app, schedules_app
 from clients.cli.options import JsonOption, StateOption, folder
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.add_typer(jobs_app.app, name="jobs")
 app.add_typer(fleet_app.workers_app, name="workers")
 app.command()(fleet_app.queues)
 app.add_typer(schedules_app.app, name="schedules")
+app.add_typer(limits_app.app, name="limits")
 app.add_typer(bench_app.app, name="bench")
 
 
@@ -133,6 +134,27 @@ def runs(
     from clients.cli.tables import list_runs
 
     list_runs(folder(state), limit)
+
+
+Pausable = Annotated[
+    str, typer.Argument(metavar="QUEUE_OR_KIND", help="Such as ingest.jobs (a queue) or ingest.dataset.load (a kind).")
+]
+
+
+@app.command()
+def pause(what: Pausable, as_json: JsonOption = False, state: StateOption = None) -> None:
+    """Begin no jobs of a queue or kind until it is resumed; what runs goes on."""
+    from clients.cli import limits
+
+    limits.pause(folder(state), what, as_json=as_json)
+
+
+@app.command()
+def resume(what: Pausable, as_json: JsonOption = False, state: StateOption = None) -> None:
+    """Go on with a queue or kind that was paused."""
+    from clients.cli import limits
+
+    limits.resume(folder(state), what, as_json=as_json)
 
 
 @app.command()

@@ -105,6 +105,22 @@ def show_job(folder: Path, job: str, *, as_json: bool) -> None:
         console.print(line)
 
 
+def why(folder: Path, job: str, *, as_json: bool) -> None:
+    with place.client(folder) as client:
+        found = client.why(_id(job, "job"))
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(Text.assemble(_line("job", f"{found['job']}, {found['kind']}, "), state_of(found)))
+    for reason in found["reasons"]:
+        console.print(Text.assemble(_line("why", f"{reason['detail']}  "), (reason["code"], "dim")))
+        for holder in reason.get("jobs", ()):
+            console.print(_line("", f"held by job {holder}"))
+        if reason.get("others"):
+            console.print(_line("", f"held by {reason['others']} others"))
+
+
 def _told(job: Json) -> Iterator[Text]:
     yield _line("job", job["id"])
     yield _line("kind", f"{job['kind']}, queue {job['queue']}")

@@ -60,6 +60,16 @@ def watch(
 
 
 @app.command()
+def why(
+    job: Annotated[str, typer.Argument(help="A job's id.")], as_json: JsonOption = False, state: StateOption = None
+) -> None:
+    """Say what a job waits for, or why it ended as it did."""
+    from clients.cli import jobs
+
+    jobs.why(folder(state), job, as_json=as_json)
+
+
+@app.command()
 def retry(
     ids: Ids = None,
     run: Run = None,

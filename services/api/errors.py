@@ -11,5 +11,9 @@ class ScopeUnknown(Unprocessable):
     code, title = "key.scope_unknown", "Unknown scope"
 
 
+class ServiceNeeded(Unprocessable):
+    code, title = "limit.service_needed", "Which service's?"
+
+
 class SpansMalformed(Unprocessable):
     code, title = "spans.malformed", "Not an OTLP trace export"

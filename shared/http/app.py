@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from shared import telemetry
 from shared.auth import Verifier
 from shared.db import Database
-from shared.http import fleet, metrics, owing, problems, redrive, routes, schedules, watching
+from shared.http import fleet, limit_rules, metrics, owing, problems, redrive, routes, schedules, watching, why
 from shared.http.limits import BodyLimit
 from shared.http.streams import Streams
 from shared.http.watching import Watcher
@@ -20,6 +20,17 @@ from shared.objects import ObjectStore
 from shared.settings import Settings
 from shared.version import VERSION
 
+OWN = (
+    routes.jobs,
+    fleet.router,
+    watching.router,
+    why.router,
+    owing.router,
+    redrive.router,
+    schedules.router,
+    limit_rules.router,
+)
+"""What the gateway has over all services, and every other service for itself."""
 UNTRACED = "healthz,readyz,metrics,v1/traces$,v1/jobs/[^/]+/events"
 
 
@@ -66,7 +77,7 @@ def create_app(
     problems.install(app)
     metrics.install(app, service)
     app.add_middleware(BodyLimit, streams=streams)
-    own = (routes.jobs, fleet.router, watching.router, owing.router, redrive.router, schedules.router) if jobs else ()
+    own = OWN if jobs else ()
     for router in (routes.router, routes.feed, *own, *routers):
         app.include_router(router)
     _trace(app)

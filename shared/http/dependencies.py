@@ -63,6 +63,8 @@ class Caller:
     Read = Annotated[Principal, Depends(requires("read"))]
     Write = Annotated[Principal, Depends(requires("write"))]
     Admin = Annotated[Principal, Depends(requires("admin"))]
+    Operator = Annotated[Principal, Depends(requires("operator"))]
+    """Who runs the service: for what holds for all workspaces."""
 
 
 def _database(request: Request) -> Database:

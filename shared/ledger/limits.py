@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from shared.db import Connection, Row
+from shared.db import Connection, Row, Statements
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,15 @@ class Rule:
     burst: int
     weight: float
     paused_at: datetime | None
+
+
+def counted_by(row: Row) -> dict[str, str]:
+    """The keys of the rules that a job falls under, each with the key that the job is counted by."""
+    named = row["limit_key"]
+    found = {key: key for key in (f"queue:{row['queue']}", f"kind:{row['kind']}", f"workspace:{row['workspace']}")}
+    if named is not None:
+        found |= {f"key:{named}": f"key:{named}", f"each:{named.partition(':')[0]}": f"each:{named}"}
+    return found
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Limits:
         self._counts: Counter[str] = Counter()
         self._tokens: dict[str, float] = {}
 
-    def look(self, connection: Connection, on_their_way: Iterable[Row]) -> None:
+    def look(self, connection: Statements, on_their_way: Iterable[Row]) -> None:
         """Begin a round; `on_their_way`: jobs that the broker has and nobody claimed."""
         self.again_in = math.inf
         rows = connection.execute(_RULES).fetchall()
@@ -67,8 +76,7 @@ class Limits:
         """Whether the job may be sent; then it counts."""
         if not self.rules:
             return True
-        matching = list(self._matching(row))
-        if not all(self._is_free(rule, key) for rule, key in matching):
+        if not all(self._is_free(rule, key) for rule, key in self._matching(row)):
             return False
         self._count(row, 1)
         self._take(row)
@@ -97,19 +105,19 @@ class Limits:
                 found.keys.append(name)
         return found
 
+    def running_under(self, key: str) -> int:
+        """How many jobs count against a rule; of each: for all names together."""
+        if not key.startswith("each:"):
+            return self._counts[key]
+        return sum(jobs for by, jobs in self._counts.items() if by.startswith(f"{key}:"))
+
     def weight(self, workspace: UUID) -> float:
         rule = self.rules.get(f"workspace:{workspace}")
         return rule.weight if rule is not None else 1.0
 
     def _matching(self, row: Row) -> Iterable[tuple[Rule, str]]:
         """The rules that the job falls under, each with the key that it is counted by."""
-        named = row["limit_key"]
-        counted = {
-            key: key for key in (f"queue:{row['queue']}", f"kind:{row['kind']}", f"workspace:{row['workspace']}")
-        }
-        if named is not None:
-            counted |= {f"key:{named}": f"key:{named}", f"each:{named.partition(':')[0]}": f"each:{named}"}
-        return ((self.rules[key], by) for key, by in counted.items() if key in self.rules)
+        return ((self.rules[key], by) for key, by in counted_by(row).items() if key in self.rules)
 
     def _is_free(self, rule: Rule, key: str) -> bool:
         if rule.paused_at is not None:
@@ -133,15 +141,33 @@ class Limits:
                 self._tokens[key] = self._tokens.get(key, rule.burst) - 1
 
 
+def forget(connection: Connection) -> None:
+    """Drop buckets that are full again, or whose rule is gone: a claim makes the one that it needs anew.
+
+    Under the lock of the claims: none is between making a bucket and taking from it.
+    """
+    with connection.transaction():
+        connection.execute(LOCK)
+        connection.execute(_FORGET)
+
+
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('limits ' || current_schema()))"
+"""The lock under which claims of limited jobs decide, one after the other (`job_start`)."""
+
 _RULES = "SELECT key, concurrency, per_second, burst, weight, paused_at FROM limit_rule"
 
 _RUNNING = """
 SELECT queue, kind, workspace, limit_key, count(*) AS jobs FROM job
 WHERE state = 'running' AND finished_at IS NULL GROUP BY queue, kind, workspace, limit_key"""
 
-_BUCKETS = """
-SELECT limit_bucket.key, least(burst, tokens + extract(epoch FROM clock_timestamp() - filled_at)::float * per_second)
-       AS tokens
+TOKENS = "least(burst, tokens + extract(epoch FROM clock_timestamp() - filled_at)::float * per_second)"
+"""What a bucket, joined with its rule, holds now."""
+
+_BUCKETS = f"""
+SELECT limit_bucket.key, {TOKENS} AS tokens
 FROM limit_bucket JOIN limit_rule ON limit_rule.key = CASE
   WHEN limit_bucket.key LIKE 'each:%' THEN 'each:' || split_part(limit_bucket.key, ':', 2) ELSE limit_bucket.key END
-WHERE per_second IS NOT NULL"""
+WHERE per_second IS NOT NULL"""  # noqa: S608  # our own words
+
+_FORGET = f"""
+DELETE FROM limit_bucket WHERE key NOT IN (SELECT key FROM ({_BUCKETS} AND {TOKENS} < burst) AS in_use)"""  # noqa: S608

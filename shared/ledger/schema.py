@@ -332,14 +332,16 @@ CREATE INDEX attempt_finished ON attempt USING brin (finished_at) WITH (autosumm
 -- Limits
 
 CREATE TABLE limit_rule (
-  key         text        PRIMARY KEY CHECK (key ~ '^(queue|kind|workspace|key|each):.'),
+  key         text        PRIMARY KEY CHECK (
+                key ~ '^(queue|kind|key|each):.' OR key ~ '^workspace:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'),
   concurrency integer     CHECK (concurrency > 0),
   per_second  double precision CHECK (per_second > 0),
   burst       integer     NOT NULL DEFAULT 1 CHECK (burst > 0),
   weight      real        NOT NULL DEFAULT 1 CHECK (weight > 0),
   paused_at   timestamptz,
   paused_by   text,
-  updated_at  timestamptz NOT NULL DEFAULT now()
+  updated_at  timestamptz NOT NULL DEFAULT now(),
+  updated_by  text
 );
 COMMENT ON COLUMN limit_rule.key IS
   'queue:, kind: or workspace: and its name; key: and what jobs name; each: and the first part of what jobs name, for
@@ -408,6 +410,16 @@ END $$;
 COMMENT ON FUNCTION job_start IS 'A claim passes over a job that a limit holds back: it stays queued.';
 CREATE TRIGGER job_start BEFORE UPDATE OF state ON job FOR EACH ROW
   WHEN (OLD.state = 'queued' AND NEW.state = 'running') EXECUTE FUNCTION job_start();
+
+-- Why
+
+CREATE TABLE outage (
+  name        text        PRIMARY KEY,
+  since       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  seen_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  detail      text        NOT NULL
+);
+COMMENT ON TABLE outage IS 'What the leading Beat cannot reach now, told by itself: broker. Gone when it can again.';
 
 -- Storage
 

@@ -38,7 +38,7 @@ NEED_A_KIND = {("PUT", "/v1/schedules/{id}"), ("POST", "/v1/schedules/{id}/run")
 """Routes that fire a job of a kind: not every service has one that callers may ask for."""
 QUERIES = {("GET", "/v1/jobs/{id}/events"): "?seconds=0.1"}
 """What keeps a route's answer short."""
-GENERAL = {"asset": "swagger-ui.css", "resource": "rules", "rest:path": "x"}
+GENERAL = {"asset": "swagger-ui.css", "key": "each:walked", "resource": "rules", "rest:path": "x"}
 """Values of path parameters that name no row."""
 
 

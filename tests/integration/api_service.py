@@ -130,6 +130,21 @@ def peer_service() -> FastAPI:
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
+    @app.get("/v1/jobs/{id}/why")
+    def why(id: str):
+        reasons = [{"code": "wait.nothing", "detail": "Nothing."}]
+        told = {"service": "ingest", "job": id, "kind": "x", "queue": "y", "state": "queued", "url": "z"}
+        return told | {"reasons": reasons} if id.startswith("0190") else JSONResponse({"status": 404}, 404)
+
+    @app.get("/v1/limits")
+    def list_limits():
+        return {"items": []}
+
+    @app.put("/v1/limits/{key}")
+    async def put_limit(key: str, request: Request):
+        path = request.scope["raw_path"].decode() + (f"?{request.url.query}" if request.url.query else "")
+        return {"got": await request.json(), "path": path}
+
     @app.post("/v1/schedules", status_code=201)
     @app.put("/v1/schedules/{id}")
     async def make_schedule(request: Request):

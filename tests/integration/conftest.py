@@ -19,7 +19,7 @@ from tests.integration.toy.harness import Toy
 
 TABLES = (
     "job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention", "horizon", "schedule",
-    "slot",
+    "slot", "limit_rule", "limit_bucket", "outage",
 )  # fmt: skip
 
 

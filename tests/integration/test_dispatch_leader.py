@@ -249,8 +249,10 @@ def test_while_the_broker_is_away_the_leader_leads_on(toy: Toy, led: Led) -> Non
     for _ in range(3):
         assert leads(leader)
     assert {toy.job(job)["state"] for job in jobs} == {"queued"}
+    assert toy.execute("SELECT name, detail FROM outage") == [{"name": "broker", "detail": "Away"}], "why has it"
     wire.away = False
     until(lambda: leader.tick() == 0.0 and sorted(wire.jobs()) == sorted(jobs))
+    assert toy.execute("SELECT name FROM outage") == []
 
 
 def test_an_event_is_placed_also_while_the_broker_is_away(toy: Toy, led: Led) -> None:

@@ -27,13 +27,6 @@ class Call(Do):
         return f"host:{self.name}"
 
 
-@pytest.fixture(autouse=True)
-def no_rules(toy: Toy) -> Iterator[None]:
-    yield
-    toy.execute("DELETE FROM limit_rule")
-    toy.execute("DELETE FROM limit_bucket")
-
-
 def rule(toy: Toy, key: str, **columns: Any) -> None:
     names = ", ".join(("key", *columns))
     places = ", ".join("%s" for _ in range(len(columns) + 1))

@@ -12,7 +12,7 @@ import pytest
 from shared import ids
 from shared.db import raw
 from shared.errors import RetryLater
-from shared.ledger import feed, firing, fleet, leases, queries, redrive, schedules
+from shared.ledger import feed, firing, fleet, leases, limit_rules, limits, outages, queries, redrive, schedules, why
 from shared.ledger.attempts import Attempt
 from shared.ledger.dispatch import Dispatcher, EventPublisher
 from shared.ledger.enqueue import Origin, enqueue, enqueue_many, publish
@@ -59,6 +59,8 @@ def live(toy: Toy) -> None:
     }
     tasks = tasks_of(lambda attempt, args: ends[args.name](attempt))
     worker = toy.worker()
+    with toy.connect() as connection:
+        rule(connection)
     jobs = [toy.enqueue(Do(name=name)) for name in ends]
     toy.run(tasks, *jobs, worker=worker)
     with toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
@@ -105,6 +107,9 @@ def lead(toy: Toy, connection: Any, tasks: Any) -> None:
     leases.reap(toy.database, connection, tasks, 3)
     leases.expire(toy.database, connection, tasks)
     leases.forget(connection)
+    limits.forget(connection)
+    outages.note(connection, "broker", "away")
+    outages.clear(connection, "broker")
 
 
 def fire(toy: Toy, connection: Any) -> None:
@@ -144,6 +149,17 @@ def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
     fleet.drain(connection, toy.worker(), "somebody")
     with toy.database.transaction() as session:
         queries.part_of_run(raw(session), "toy", toy.workspace, ids.draw())
+    for job in (jobs[0], toy.enqueue()):
+        with toy.database.transaction() as session:
+            why.gather(raw(session), "toy", toy.workspace, job)
+
+
+def rule(connection: Any) -> None:
+    wanted = limit_rules.LimitRequest(concurrency=1000, per_second=1000, burst=1000)
+    limit_rules.put(connection, "kind:toy.thing.do", wanted, "me")
+    limit_rules.pause(connection, "queue:toy.jobs", "me")
+    limit_rules.resume(connection, "queue:toy.jobs", "me")
+    limit_rules.list_rules(connection)
 
 
 def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

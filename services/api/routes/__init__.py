@@ -1,6 +1,18 @@
 """HTTP routes of `api`: identity, jobs, schedules, runs, traces, documentation, and the gateway to the others."""
 
-from services.api.routes import docs, fleet, gateway, identity, owing, redrive, runs, schedules, traces, watching
+from services.api.routes import (
+    docs,
+    fleet,
+    gateway,
+    identity,
+    limits,
+    owing,
+    redrive,
+    runs,
+    schedules,
+    traces,
+    watching,
+)
 
 ROUTERS = [
     identity.router,
@@ -8,6 +20,7 @@ ROUTERS = [
     redrive.router,
     runs.router,
     watching.router,
+    limits.router,
     schedules.router,
     fleet.router,
     traces.router,

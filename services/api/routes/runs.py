@@ -21,6 +21,7 @@ from shared.errors import NotFound
 from shared.http import PageLimit, requires
 from shared.http.bodies import JobBody, JobDetail, JobPage, RunPart
 from shared.http.dependencies import Wanted
+from shared.http.why import WhyBody, why_of
 from shared.ledger import queries
 from shared.ledger.filters import JobFilter
 
@@ -158,6 +159,20 @@ def _own_job(caller: Principal, request: Request, id: UUID) -> JobDetail | None:
             return JobDetail.model_validate(queries.show_job(raw(session), "api", caller.workspace, id))
         except NotFound:
             return None
+
+
+@router.get("/v1/jobs/{id}/why", response_model_exclude_none=True)
+async def why_job(caller: Reader, request: Request, id: UUID) -> WhyBody:
+    """What the job waits for, whichever service has it; or why it ended as it did."""
+    found, failed = await request.app.state.peers.ask_all(f"/v1/jobs/{id}/why", _token(caller, request), {})
+    for answer in found.values():
+        if answer is not None:
+            return WhyBody.model_validate(answer)
+    try:
+        return await to_thread.run_sync(why_of, request, caller, id)
+    except NotFound as error:
+        error.facts["unreachable"] = failed
+        raise
 
 
 def _token(caller: Principal, request: Request) -> str:

@@ -96,6 +96,26 @@ def test_a_destination_that_hangs_does_not_hold_the_others(processes, mailbox):
         assert len(also_held) <= 3
 
 
+def test_a_limit_holds_for_all_workers_together(processes, mailbox, tmp_path):
+    database, workspace = processes, ids.draw()
+    with database.connect() as connection, hanging_endpoint() as (port, held):
+        connection.execute("INSERT INTO limit_rule (key, concurrency) VALUES ('each:host', 2)")
+        with database.transaction() as session:
+            hook = create_channel(session, workspace, name="hook", kind="webhook", url=f"http://127.0.0.1:{port}/")
+            for n in range(HANGING):
+                _rule(session, workspace, f"hook-{n}", "hanging", hook)
+        with running("worker", "-n", "second@test", log=tmp_path / "second.log"):
+            until(lambda: connection.execute("SELECT count(*) AS n FROM worker").fetchone()["n"] == 2, 30)
+            _happen(database, workspace, "hanging")
+            until(lambda: len(held) == 2, 30)
+            [waiting] = connection.execute(
+                """SELECT count(*) AS n, min(limit_key) AS key FROM job
+                   WHERE kind = 'notifications.message.send' AND state = 'queued' AND attempt = 0"""
+            ).fetchall()
+            assert waiting == {"n": HANGING - 2, "key": f"host:127.0.0.1:{port}"}, "they wait in the ledger, untouched"
+            assert len(held) == 2
+
+
 def _rule(session, workspace, name, dataset, channel):
     create_rule(session, workspace, name=name, event_type="ingest.*", filter={"name": dataset}, channel=channel.id)
 
