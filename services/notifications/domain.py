@@ -155,6 +155,11 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return _USERINFO.sub(REDACTED + "@", _SECRET_LIKE.sub(REDACTED, text))
 
 
+def host(url: str | None) -> str | None:
+    """Of a webhook's URL the host, and the port if it names one: what hangs, when it hangs, for all URLs there."""
+    return urlsplit(url).netloc.lower() if url is not None else None
+
+
 def redact_url(url: str) -> str:
     """The scheme, host and port of a URL: its path and query often are the secret (as with chat services)."""
     parts = urlsplit(url)

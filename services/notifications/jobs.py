@@ -26,3 +26,8 @@ class SendMessage(JobArgs):
     together: ClassVar[int] = 1
 
     delivery_id: UUID
+    host: str | None = None
+    """Of a webhook, with its port: deliveries to one are limited together. Mails have none: all go by one server."""
+
+    def limit_key(self) -> str | None:
+        return f"host:{self.host}" if self.host else None

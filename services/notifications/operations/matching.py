@@ -65,7 +65,7 @@ def _owe(session: Session, message: Message, channel: Channel, destination: str,
         created_at=now,
     )
     if channel.disabled_reason is None:
-        delivery.job = enqueue(session, SendMessage(delivery_id=delivery.id))
+        delivery.job = enqueue(session, SendMessage(delivery_id=delivery.id, host=domain.host(channel.url)))
     else:  # said at once, and not silently left out
         reason = Reason(code="channel.gone", detail=f"The channel is disabled: {channel.disabled_reason}")
         delivery.status, delivery.reason, delivery.finished_at = "failed", reason.model_dump(), now

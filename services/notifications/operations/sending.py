@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from opentelemetry.trace import SpanKind
@@ -55,7 +54,7 @@ class Order:
     @property
     def gate(self) -> str:
         """What this shares with other deliveries that would wait for the same far end."""
-        return urlsplit(self.url).netloc.lower() if self.url is not None else SMTP_GATE
+        return domain.host(self.url) or SMTP_GATE
 
 
 @dataclass(frozen=True)
