@@ -171,7 +171,7 @@ class Dispatcher:
         self.waiting |= len(spaces) < len(known) or bool(known and (blocked.kinds or blocked.keys))
         if not spaces:
             return []
-        rows = connection.execute(
+        fresh = connection.execute(
             _DUE,
             {
                 "queue": queue,
@@ -179,10 +179,10 @@ class Dispatcher:
                 "spaces": spaces,
                 "kinds": blocked.kinds,
                 "keys": blocked.keys,
-                "most": -(-2 * self._window // len(spaces)) + len(sent),
+                "sent": list(sent),
+                "most": -(-2 * self._window // len(spaces)),
             },
         ).fetchall()
-        fresh = [row for row in rows if row["id"] not in sent]
         going = turns.take(fresh, room, lambda row: self._share(row["kind"]), limits.weight, limits.admit)
         self.waiting |= len(going) < len(fresh)
         return going
@@ -249,7 +249,7 @@ CROSS JOIN LATERAL (
   SELECT id, kind, queue, priority, attempt, crashes, traceparent, not_before, workspace, limit_key FROM job
   WHERE state = 'queued' AND finished_at IS NULL AND queue = %(queue)s AND job.priority = %(lane)s
     AND job.workspace = space.workspace AND not_before <= now()
-    AND kind <> ALL(%(kinds)s) AND (limit_key IS NULL OR limit_key <> ALL(%(keys)s))
+    AND id <> ALL(%(sent)s) AND kind <> ALL(%(kinds)s) AND (limit_key IS NULL OR limit_key <> ALL(%(keys)s))
   ORDER BY not_before, id LIMIT %(most)s) AS due"""
 
 _DURATIONS = """
