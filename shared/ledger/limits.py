@@ -160,7 +160,7 @@ _RUNNING = """
 SELECT queue, kind, workspace, limit_key, count(*) AS jobs FROM job
 WHERE state = 'running' AND finished_at IS NULL GROUP BY queue, kind, workspace, limit_key"""
 
-TOKENS = "least(burst, tokens + extract(epoch FROM clock_timestamp() - filled_at)::float * per_second)"
+TOKENS = "limit_tokens(tokens, filled_at, per_second, burst)"
 """What a bucket, joined with its rule, holds now."""
 
 _BUCKETS = f"""

@@ -360,48 +360,69 @@ COMMENT ON TABLE limit_bucket IS 'Token buckets of the rules with a rate: a toke
 ALTER TABLE job ADD COLUMN limit_key text;
 COMMENT ON COLUMN job.limit_key IS 'What the job names to be limited by, prefix:name, such as a host that it calls.';
 
-CREATE FUNCTION limit_keys(queue text, kind text, workspace uuid, limit_key text) RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT ARRAY['queue:' || queue, 'kind:' || kind, 'workspace:' || workspace, 'key:' || limit_key,
-               'each:' || split_part(limit_key, ':', 1)]
+CREATE FUNCTION limit_tokens(tokens double precision, filled_at timestamptz, per_second double precision, burst integer)
+RETURNS double precision LANGUAGE sql AS $$
+  SELECT CASE WHEN filled_at > clock_timestamp() THEN burst
+              ELSE least(burst, tokens + extract(epoch FROM clock_timestamp() - filled_at)::float * per_second) END
 $$;
+COMMENT ON FUNCTION limit_tokens IS 'What a bucket holds now; all, if that was filled later: the clock was set back.';
 
 CREATE FUNCTION job_start() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
   rule limit_rule;
   keys text[];
+  counted jsonb;
+  begun jsonb := '{}';
   bucket text;
+  jobs bigint;
+  found_tokens double precision;
 BEGIN
   IF NOT EXISTS (SELECT 1 FROM limit_rule) THEN
     RETURN NEW;
   END IF;
-  keys := limit_keys(NEW.queue, NEW.kind, NEW.workspace, NEW.limit_key);
+  keys := ARRAY['queue:' || NEW.queue, 'kind:' || NEW.kind, 'workspace:' || NEW.workspace, 'key:' || NEW.limit_key,
+                'each:' || split_part(NEW.limit_key, ':', 1)];
   IF NOT EXISTS (SELECT 1 FROM limit_rule WHERE key = ANY(keys)) THEN
     RETURN NEW;
   END IF;
-  -- One claim of limited jobs decides at a time, and sees what those before it have committed.
+  -- One claim of limited jobs decides at a time, and sees what those before it have committed. Until it commits nobody
+  -- else begins one: what it has counted once for a job of its message holds for the others.
   PERFORM pg_advisory_xact_lock(hashtext('limits ' || current_schema()));
+  counted := coalesce(nullif(current_setting('millrace.running', true), ''), '{}');
   FOR rule IN SELECT * FROM limit_rule WHERE key = ANY(keys) LOOP
-    IF rule.paused_at IS NOT NULL OR rule.concurrency <= (
-         SELECT count(*) FROM job
-         WHERE state = 'running' AND finished_at IS NULL
-           AND rule.key = ANY(limit_keys(job.queue, job.kind, job.workspace, job.limit_key))
-           AND (rule.key NOT LIKE 'each:%' OR job.limit_key = NEW.limit_key)) THEN
-      RETURN NULL;
-    END IF;
-  END LOOP;
-  FOR rule IN SELECT * FROM limit_rule WHERE key = ANY(keys) AND per_second IS NOT NULL LOOP
     bucket := CASE WHEN rule.key LIKE 'each:%' THEN 'each:' || NEW.limit_key ELSE rule.key END;
-    INSERT INTO limit_bucket (key, tokens, filled_at) VALUES (bucket, rule.burst, clock_timestamp())
-    ON CONFLICT DO NOTHING;
-    UPDATE limit_bucket SET filled_at = clock_timestamp(), tokens = least(
-             rule.burst, tokens + greatest(0, extract(epoch FROM clock_timestamp() - filled_at)) * rule.per_second)
-    WHERE key = bucket;
-    IF (SELECT tokens FROM limit_bucket WHERE key = bucket) < 1 THEN
+    IF rule.paused_at IS NOT NULL THEN
       RETURN NULL;
     END IF;
+    IF rule.concurrency IS NOT NULL THEN
+      jobs := counted ->> bucket;
+      IF jobs IS NULL THEN
+        SELECT count(*) INTO jobs FROM job
+        WHERE state = 'running' AND finished_at IS NULL
+          AND CASE split_part(rule.key, ':', 1)
+                WHEN 'queue' THEN job.queue = NEW.queue WHEN 'kind' THEN job.kind = NEW.kind
+                WHEN 'workspace' THEN job.workspace = NEW.workspace ELSE job.limit_key = NEW.limit_key END;
+        counted := counted || jsonb_build_object(bucket, jobs);
+        PERFORM set_config('millrace.running', counted::text, true);
+      END IF;
+      IF jobs >= rule.concurrency THEN
+        RETURN NULL;
+      END IF;
+      begun := begun || jsonb_build_object(bucket, jobs + 1);
+    END IF;
+    IF rule.per_second IS NOT NULL THEN
+      SELECT limit_tokens(tokens, filled_at, rule.per_second, rule.burst) INTO found_tokens
+      FROM limit_bucket WHERE key = bucket;
+      IF NOT FOUND THEN
+        INSERT INTO limit_bucket (key, tokens, filled_at) VALUES (bucket, rule.burst, clock_timestamp());
+      ELSIF found_tokens < 1 THEN
+        RETURN NULL;
+      END IF;
+    END IF;
   END LOOP;
-  UPDATE limit_bucket SET tokens = tokens - 1
+  PERFORM set_config('millrace.running', (counted || begun)::text, true);
+  UPDATE limit_bucket
+  SET filled_at = clock_timestamp(), tokens = limit_tokens(tokens, filled_at, per_second, burst) - 1
   FROM limit_rule
   WHERE limit_rule.key = ANY(keys) AND per_second IS NOT NULL
     AND limit_bucket.key = CASE WHEN limit_rule.key LIKE 'each:%' THEN 'each:' || NEW.limit_key ELSE limit_rule.key END;

@@ -187,7 +187,7 @@ def _rules(connection: Statements, job: Row, running: list[Row]) -> list[RuleFac
     found = []
     for row in rows:
         counted = [each for each in running if counted_by(each).get(row["key"]) == keys[row["key"]]]
-        own = [each["id"] for each in counted if each["workspace"] == job["workspace"]]
+        own = sorted(each["id"] for each in counted if each["workspace"] == job["workspace"])
         found.append(RuleFacts(**row, holders=own, others=len(counted) - len(own)))
     return found
 
@@ -213,7 +213,7 @@ SELECT now() AS now, (SELECT count(*) FROM worker WHERE lease_until > now()) AS 
 FROM (SELECT 1) AS one LEFT JOIN worker AS held ON held.id = %(worker)s"""
 
 _RUNNING = """
-SELECT id, queue, kind, workspace, limit_key FROM job WHERE state = 'running' AND finished_at IS NULL ORDER BY id"""
+SELECT id, queue, kind, workspace, limit_key FROM job WHERE state = 'running' AND finished_at IS NULL"""
 
 _RULES = f"""
 SELECT rule.key, concurrency, per_second, {TOKENS} AS tokens, paused_at, paused_by
