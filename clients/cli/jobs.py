@@ -107,7 +107,7 @@ def show_job(folder: Path, job: str, *, as_json: bool) -> None:
 
 def why(folder: Path, job: str, *, as_json: bool) -> None:
     with place.client(folder) as client:
-        found = client.why(_id(job, "job"))
+        found = client.why(id_of(job, "job"))
     if as_json:
         print(json.dumps(found))
         return

@@ -57,7 +57,7 @@ class Facts:
     service: str
     rules: Sequence[RuleFacts] = ()
     workers: int = 1
-    """Of the service, alive."""
+    """Alive, not drained, and taking the job's queue."""
     led: bool = True
     """Whether a Beat dispatches the service's jobs."""
     outage: Row | None = None
@@ -88,7 +88,7 @@ def _waits(facts: Facts) -> Iterator[Reason]:
         since, error = facts.outage["since"], facts.outage["detail"]
         yield Reason("wait.broker", f"The broker is unreachable since {_at(since)} ({error}).", {"since": since})
     if not facts.workers:
-        yield Reason("wait.no_worker", f"No worker of {facts.service}, for its queue {facts.job['queue']}, is alive.")
+        yield Reason("wait.no_worker", f"No worker that takes {facts.job['queue']} is alive, or all are drained.")
     if facts.before and facts.job["not_before"] <= facts.now:
         many = f"{facts.before}" if facts.before <= MOST_COUNTED else f"more than {MOST_COUNTED}"
         turn = f"Up to {many} due jobs of its queue go before it: higher lanes, and the workspaces in turn."
@@ -163,7 +163,7 @@ def gather(connection: Statements, service: str, workspace: UUID, id: UUID) -> F
     job = connection.execute("SELECT * FROM job WHERE id = %s AND workspace = %s", (id, workspace)).fetchone()
     if job is None:
         raise NotFound("There is no such job.", id=str(id))
-    [here] = connection.execute(_HERE, {"worker": job["worker"]}).fetchall()
+    [here] = connection.execute(_HERE, {"worker": job["worker"], "queue": job["queue"]}).fetchall()
     if job["state"] != "queued":
         worker = {"name": here["name"], "lease_until": here["lease_until"]} if here["name"] is not None else None
         return Facts(job, here["now"], service, worker=worker)
@@ -206,7 +206,9 @@ def _before(connection: Statements, job: Row) -> int:
 
 
 _HERE = """
-SELECT now() AS now, (SELECT count(*) FROM worker WHERE lease_until > now()) AS workers, held.name, held.lease_until,
+SELECT now() AS now, held.name, held.lease_until,
+       (SELECT count(*) FROM worker WHERE lease_until > now() AND draining_at IS NULL
+          AND (queues = '{}' OR %(queue)s = ANY(queues))) AS workers,
        EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
                  AND (classid::bigint << 32) | objid::bigint = hashtext('lead ' || current_schema())::bigint) AS led
