@@ -1,7 +1,7 @@
 """Limits on what runs, for all workers together: concurrency and rate by key, and pauses.
 
-The database holds them at the claim (`job_start` in schema.py): exact, whatever a dispatcher believes. What is here
-keeps the dispatcher from sending what would only be passed over.
+The database holds them at the claim (`job_start` in limits_schema.py): exact, whatever a dispatcher believes. What is
+here keeps the dispatcher from sending what would only be passed over.
 """
 
 import math
