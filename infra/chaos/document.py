@@ -13,8 +13,10 @@ from infra.chaos.report import markdown
 from infra.local.stack import ROOT
 
 PAGE: Final = ROOT / "docs" / "reliability.md"
-MARKS: Final = {"millrace": "<!-- chaos.json -->", "stock Celery": "<!-- chaos-stock.json -->"}
-"""By the report's `system`; a table stands between its mark and the next END."""
+FILES: Final = {"millrace": "chaos.json", "stock Celery": "chaos-stock.json"}
+"""By the report's `system`: where the page's folder keeps it, below `measured`."""
+MARKS: Final = {system: f"<!-- {file} -->" for system, file in FILES.items()}
+"""A table stands between its mark and the next END."""
 END: Final = "<!-- end -->"
 
 
@@ -29,14 +31,19 @@ def fill(page: str, table: str, mark: str) -> str:
 
 def document(page: Path, reports: Sequence[Path]) -> None:
     """All or nothing is written. Raises OSError, and ValueError with the name of a file that is no report."""
-    text = page.read_text()
+    text, kept = page.read_text(), {}
     for path in reports:
         try:
             report = json.loads(path.read_text())
             text = fill(text, markdown(report), MARKS[report["system"]])
+            kept[FILES[report["system"]]] = json.dumps(report, indent=1) + "\n"
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{path} is no report of a chaos run: {error!r}") from error
     page.write_text(text)
+    folder = page.parent / "measured"
+    folder.mkdir(exist_ok=True)
+    for file, content in kept.items():
+        (folder / file).write_text(content)
 
 
 def main() -> int:

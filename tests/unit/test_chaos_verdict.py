@@ -9,7 +9,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from infra.chaos.document import END, MARKS, PAGE, document
+from infra.chaos.document import END, FILES, MARKS, PAGE, document
 from infra.chaos.faults.database import stay_idle
 from infra.chaos.faults.fault import Fault, NotInjected, Scene
 from infra.chaos.record import Call, Crash, Record, SmallJob, Unknown, Upload
@@ -424,9 +424,11 @@ def test_the_documentation_is_filled_from_reports(kept, tmp_path):
         for accepted in (8_888, 7_777):
             file.write_text(json.dumps({**found, "system": system, "accepted": accepted}))
             document(page, [file])
-    before, *tables = [each.partition(END)[0] for each in page.read_text().split("<!-- chaos")]
-    assert before == PAGE.read_text().split("<!-- chaos")[0]
+    assert page.read_text().split("<!-- chaos")[0] == PAGE.read_text().split("<!-- chaos")[0]
+    tables = [page.read_text().partition(mark)[2].partition(END)[0] for mark in MARKS.values()]
     assert [("7,777" in table, "8,888" in table, table.count("| part |")) for table in tables] == [(True, False, 1)] * 2
+    kept_reports = [json.loads((tmp_path / "measured" / file).read_text()) for file in FILES.values()]
+    assert [each["accepted"] for each in kept_reports] == [7_777] * 2
     whole = page.read_text()
     for text in ("not JSON", "[]", json.dumps({**found, "system": "another"})):
         bad.write_text(text)
