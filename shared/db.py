@@ -21,6 +21,8 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
+from shared.forks import ForkGate
+
 Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
 
@@ -221,6 +223,10 @@ def _after_fork(database: "weakref.ref[Database]") -> None:
         found._lock = threading.Lock()
 
 
+_WAKING = ForkGate()
+"""A worker replaces a dead pool process just when its keeper has taken a job back, and so has work to announce."""
+
+
 class Waker:
     """Announces committed work to the dispatcher: one NOTIFY for all that was committed meanwhile."""
 
@@ -254,8 +260,9 @@ class Waker:
                 continue
             self._pending = False
             try:
-                connection = connection or self._database.connect()
-                connection.execute(NOTIFY)
+                with _WAKING:
+                    connection = connection or self._database.connect()
+                    connection.execute(NOTIFY)
             except psycopg.Error:
                 connection = None  # the poll finds the work; the next wake connects again
         if connection is not None:

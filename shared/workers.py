@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import telemetry
 from shared.celery import CeleryBroker
 from shared.db import Connection
+from shared.forks import ForkGate
 from shared.ledger import leases
 
 log = structlog.get_logger(__name__)
@@ -27,8 +28,6 @@ log = structlog.get_logger(__name__)
 BINDINGS_SECONDS = 5.0
 EVENTS_SECONDS = 0.5
 EVENTS_A_BATCH = 500
-FORK_SECONDS = 5.0
-"""A fork waits at most so long for the lease thread."""
 SAMPLE_SECONDS = 1.0
 """How often it is counted how many slots are busy."""
 PROBES = 6
@@ -37,37 +36,6 @@ STUCK_SECONDS = 10.0
 """A main thread that is told to stop and does not even begin to is stuck, in a call that never returns."""
 ENTER_SECONDS = 5.0
 """A worker that starts while PostgreSQL is away waits so long for its lease, then goes on without."""
-
-
-class ForkGate:
-    """Held while a thread of the main process is at work: no pool process is forked meanwhile.
-
-    A fork copies the locks as they are (of an import, of a connection pool), without the thread that would release
-    them: the new process would wait for ever. A pool process is replaced just when the lease thread looks for what
-    the dead one left, so this is no rare chance.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._is_shut = False
-        os.register_at_fork(before=self._shut, after_in_parent=self._open, after_in_child=self._forget)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def _shut(self) -> None:
-        # Bounded: while PostgreSQL does not answer the thread may be long, and the worker has other things to do.
-        self._is_shut = self._lock.acquire(timeout=FORK_SECONDS)
-
-    def _open(self) -> None:
-        if self._is_shut:
-            self._lock.release()
-
-    def _forget(self) -> None:
-        self._lock = threading.Lock()
 
 
 class LeaseStep(bootsteps.StartStopStep):
