@@ -1,5 +1,7 @@
 """Workers that are taken out, and that start themselves again, over real processes."""
 
+import base64
+import json
 import os
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from tests.integration.toy.plant import ROOT, Plant, Running
 from tests.integration.toy.proxy import Proxy
 
 DEAF_SECONDS = 3.0
+MESSAGES = 200
 SOON = 40.0
 """Seconds within which something must have happened on two busy cores."""
 
@@ -178,3 +181,25 @@ def failures(process: Running) -> int:
     """How often it tried to reach its broker in vain; there are at least two seconds between."""
     log = process.log.read_text()
     return log.count("the broker is away") + log.count("Trying again in")
+
+
+def test_celerys_own_events_travel_together(servers: SimpleNamespace, plant: Plant) -> None:
+    """Three a message: received, started, succeeded."""
+    with Celery(broker=servers.broker, set_as_current=False) as app, redis.Redis.from_url(servers.broker) as broker:
+        for _ in range(MESSAGES):
+            app.send_task(Do.kind, ([],), queue="toy.jobs", ignore_result=True)
+        with broker.pubsub(ignore_subscribe_messages=True) as heard:
+            heard.psubscribe("*celeryev*")
+            sent: list[int] = []
+
+            def is_all_told() -> bool:
+                while (message := heard.get_message()) is not None:
+                    events = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
+                    if isinstance(events, list):
+                        sent.append(len(events))
+                return sum(sent) >= 3 * MESSAGES
+
+            plant.worker()
+            until(is_all_told, SOON)
+    assert sum(sent) == 3 * MESSAGES
+    assert len(sent) < MESSAGES / 4, "published for a turn of the worker's loop each"
