@@ -49,6 +49,8 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """`timeout` in seconds for each wait on the network, not for a whole upload."""
+        self.unreachable: set[str] = set()
+        """Services that the gateway could not ask for a page that was read: what they have is missing in it."""
         self._tries = tries
         self._http = httpx.Client(
             base_url=url.rstrip("/"),
@@ -353,6 +355,7 @@ class Client:
         """The items of all pages, fetched as they are asked for."""
         while True:
             page = self._get(path, **query)
+            self.unreachable.update(page.get("unreachable", ()))
             yield from page["items"]
             if not page.get("next"):
                 return

@@ -120,9 +120,10 @@ def trace(
     state: StateOption = None,
 ) -> None:
     """Draw a run's trace: every hop of every service, when and how long."""
+    from clients.cli.jobs import id_of
     from clients.cli.tables import show_trace
 
-    show_trace(folder(state), run)
+    show_trace(folder(state), None if run is None else id_of(run, "run"))
 
 
 @app.command()

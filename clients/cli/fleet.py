@@ -8,8 +8,8 @@ from typing import Any, Final
 from rich.text import Text
 
 from clients.cli import place
-from clients.cli.errors import BadInput, CommandError
-from clients.cli.tables import local, show, table
+from clients.cli.errors import BadInput
+from clients.cli.tables import check, local, show, table
 from clients.cli.trace import duration
 
 Json = dict[str, Any]
@@ -32,7 +32,7 @@ def list_queues(folder: Path, *, as_json: bool) -> None:
                 *map(str, [*numbers, queue["workers"], queue["slots"]]),
             )
         show(rows, found["items"], "no queues")
-    _check(found)
+    check(found["unreachable"])
 
 
 _WAYS: Final = ("in_per_second", "out_per_second")
@@ -60,7 +60,7 @@ def list_workers(folder: Path, *, ended: bool, as_json: bool) -> None:
                 worker["version"],
             )
         show(rows, found["items"], "no workers")
-    _check(found)
+    check(found["unreachable"])
 
 
 def _busy(worker: Json) -> str:
@@ -88,15 +88,10 @@ def _named(found: Json, name: str) -> Json:
     going = [worker for worker in found["items"] if worker["state"] in ("alive", "draining")]
     meant = [worker for worker in going if name in (worker["id"], worker["name"], worker["name"].partition("@")[0])]
     if not meant:
-        _check(found)
+        check(found["unreachable"])
         there = ", ".join(sorted(worker["name"] for worker in going)) or "none"
         raise BadInput(f"no worker that is alive is named {name!r}: there are {there}")
     if len(meant) > 1:
         ids = ", ".join(worker["id"] for worker in meant)
         raise BadInput(f"{len(meant)} workers are named {name!r}: name one by its id ({ids})")
     return dict(meant[0])
-
-
-def _check(found: Json) -> None:
-    if found["unreachable"]:
-        raise CommandError(f"{', '.join(found['unreachable'])} could not be asked")

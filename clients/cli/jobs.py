@@ -18,7 +18,7 @@ from rich.text import Text
 from clients.cli import place
 from clients.cli.errors import BadInput, CommandError
 from clients.cli.progress import far
-from clients.cli.tables import local, show, state_of, table, took
+from clients.cli.tables import check, local, show, state_of, table, took
 from clients.client import Client
 from clients.problems import ProblemError
 
@@ -79,11 +79,17 @@ def _moment(text: str, option: str) -> str:
 
 
 def list_jobs(folder: Path, wanted: Filter, limit: int, *, as_json: bool) -> None:
+    """Raises CommandError, when all else is told, when a service could not be asked."""
     with place.client(folder) as client:
         found = list(itertools.islice(client.jobs(**wanted.values), limit))
     if as_json:
-        print(json.dumps({"jobs": found}))
-        return
+        print(json.dumps({"jobs": found, "unreachable": sorted(client.unreachable)}))
+    else:
+        _list(found)
+    check(client.unreachable)
+
+
+def _list(found: list[Json]) -> None:
     rows = table("job", "kind", "state", "attempt", "created", "took", "reason")
     for job in found:
         created, spent = local(job["created_at"]), took(job, "started_at")
@@ -209,6 +215,8 @@ class Moving:
             raise BadInput("--dry-run counts what options match: leave the ids out")
         if args is not None and len(ids) != 1:
             raise BadInput("--args is for one job that is named")
+        if ids and per_second is not None:
+            raise BadInput("--per-second is for what options match: leave it or the ids out")
         if per_second is not None and not 0.001 <= per_second <= 1000:
             raise BadInput("--per-second is from 0.001 to 1000")
         state = wanted.values.get("state")
@@ -239,22 +247,28 @@ class Moving:
     def _move_matching(self, client: Client, wanted: Json, per_second: float | None) -> None:
         counted = self._ask(client, wanted, dry_run=True)
         kinds = ", ".join(f"{jobs} {kind}" for kind, jobs in counted["by_kind"].items())
-        said = f"{counted['jobs']} jobs match" + (f": {kinds}" if kinds else "")
+        matching = "1 job matches" if counted["jobs"] == 1 else f"{counted['jobs']} jobs match"
+        said = matching + (f": {kinds}" if kinds else "")
         if self.dry_run or not counted["jobs"]:
             self._say({"dry_run": self.dry_run, "matched": counted["jobs"], "by_kind": counted["by_kind"]}, said)
-            self._check(counted["unreachable"])
+            check(counted["unreachable"])
             return
         if not self.yes:
             self._confirm(said)
         moved, unreachable, answer = 0, set[str](), Json(more=True, until=None)
         while answer["more"] and moved < counted["jobs"]:  # what fails again meanwhile matches again
-            spread = {"per_second": per_second, "not_before": answer["until"]} if self.move_name == "retry" else {}
+            given = {"per_second": per_second, "not_before": answer["until"]} if self.move_name == "retry" else {}
+            spread = {name: value for name, value in given.items() if value is not None}
             answer = self._ask(client, wanted, dry_run=False, limit=MOVED_A_REQUEST, **spread)
             moved += answer["jobs"]
             unreachable |= set(answer["unreachable"])
         until = f", the last of them due at {local(answer['until'])}" if answer["until"] else ""
-        self._say({"moved": moved, "until": answer["until"]}, f"{moved} jobs {DONE[self.move_name]}{until}")
-        self._check(sorted(unreachable))
+        self._say(
+            {"moved": moved, "until": answer["until"]},
+            f"{moved} job{'' if moved == 1 else 's'} {DONE[self.move_name]}{until}",
+        )
+        if unreachable:
+            raise CommandError(f"{', '.join(sorted(unreachable))} did not answer: it is not known if jobs there moved")
 
     def _ask(self, client: Client, wanted: Json, **more: Any) -> Json:
         move = client.cancel_jobs if self.move_name == "cancel" else client.retry_jobs
@@ -268,10 +282,6 @@ class Moving:
 
     def _say(self, facts: Json, line: str) -> None:
         print(json.dumps(facts) if self.as_json else line)
-
-    def _check(self, unreachable: list[str]) -> None:
-        if unreachable:
-            raise CommandError(f"{', '.join(unreachable)} could not be asked: jobs there are as they were")
 
 
 def arguments(text: str) -> Json:

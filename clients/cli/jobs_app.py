@@ -81,8 +81,9 @@ def retry(
     all_: All = False,
     args: Annotated[str | None, typer.Option("--args", help="Other arguments for one job, as JSON.")] = None,
     per_second: Annotated[
-        float, typer.Option("--per-second", help="Of what a filter matches, so many become due a second.")
-    ] = 50.0,
+        float | None,
+        typer.Option("--per-second", help="Of what a filter matches, so many become due a second.", show_default="50"),
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: JsonOption = False,

@@ -14,7 +14,7 @@ from rich.text import Text
 from clients.cli import place
 from clients.cli.errors import BadInput
 from clients.cli.jobs import arguments
-from clients.cli.tables import local, show, table
+from clients.cli.tables import check, local, show, table
 from clients.client import Client
 
 Json = dict[str, Any]
@@ -78,12 +78,14 @@ def _moment(text: str, option: str) -> str:
 
 
 def _find(client: Client, text: str) -> str:
-    """The id of the schedule of this id or name. Raises BadInput when there is none, or more than one."""
+    """The id of the schedule of this id or name. Raises BadInput when there is none, or more than one, and CommandError
+    when it may be one of a service that could not be asked."""
     try:
         return str(UUID(text))
     except ValueError:
         found = list(itertools.islice(client.schedules(name=text), 5))
     if not found:
+        check(client.unreachable)
         raise BadInput(f"there is no schedule named {text!r}")
     if len(found) > 1:
         raise BadInput(f"{text!r} is a schedule of {', '.join(each['service'] for each in found)}: give its id")
@@ -94,12 +96,18 @@ def _find(client: Client, text: str) -> str:
 
 
 def list_schedules(folder: Path, kind: str | None, state: str | None, limit: int, *, as_json: bool) -> None:
+    """Raises CommandError, when all else is told, when a service could not be asked."""
     filters = {name: value for name, value in (("kind", kind), ("state", state)) if value is not None}
     with place.client(folder) as client:
         found = list(itertools.islice(client.schedules(**filters), limit))
     if as_json:
-        print(json.dumps({"schedules": found}))
-        return
+        print(json.dumps({"schedules": found, "unreachable": sorted(client.unreachable)}))
+    else:
+        _list(found)
+    check(client.unreachable)
+
+
+def _list(found: list[Json]) -> None:
     rows = table("schedule", "kind", "when", "zone", "state", "next", "fired", "reason")
     for each in found:
         following = local(each["next_at"]) if each["next_at"] else ""

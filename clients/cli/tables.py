@@ -1,6 +1,7 @@
 """Runs and traces as tables in the terminal."""
 
 import itertools
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,12 @@ def show_trace(folder: Path, run: str | None) -> None:
 
 def show(rows: Table, found: list[Json], otherwise: str) -> None:
     _console().print(rows if found else otherwise)
+
+
+def check(unreachable: Iterable[str]) -> None:
+    """Raises CommandError, naming services whose part is missing."""
+    if names := sorted(unreachable):
+        raise CommandError(f"{', '.join(names)} could not be asked")
 
 
 def _console() -> Console:

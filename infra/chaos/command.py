@@ -56,7 +56,11 @@ def run_chaos(
     """
     record, chance = Record(), random.Random(seed)  # noqa: S311  # a run that can be repeated
     began = time.monotonic()
-    choose(names, all_faults(1.0))  # bad names are refused before anything is started
+    foreseen = all_faults(1.0)
+    choose(names, foreseen)  # bad names are refused before anything is started
+    barred = [name for name in names if name != MIXED and not any(each.stock for each in choose([name], foreseen)[0])]
+    if stock and barred:
+        raise BadPlan(f"{', '.join(barred)}: does not apply to stock Celery")
     if seconds is not None and not math.isfinite(seconds):
         raise BadPlan("--seconds must be a number of seconds")
     say("starting the system")

@@ -7,6 +7,12 @@ class WorkspaceExists(Conflict):
     code, title = "workspace.exists", "The workspace exists"
 
 
+class BatchMixed(Unprocessable):
+    """Its jobs would be owed in more than one database: not all or none."""
+
+    code, title = "job.batch_mixed", "A batch is of one service"
+
+
 class ScopeUnknown(Unprocessable):
     code, title = "key.scope_unknown", "Unknown scope"
 

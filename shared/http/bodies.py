@@ -157,7 +157,7 @@ class MovedBody(BaseModel):
     """When the next redriven job would be due: `not_before` of the request that goes on."""
     runs: list[UUID] = []
     unreachable: list[str] = []
-    """Services that could not be asked, when the answer is the gateway's; their jobs are as they were."""
+    """Services that did not answer, when the answer is the gateway's: it is not known whether their jobs moved."""
 
 
 class RunPart(BaseModel):

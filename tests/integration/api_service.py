@@ -24,6 +24,7 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+REFUSED_KIND = "refused.by.others"
 MOVES = {"cancel": 200, "retry": 409}
 
 
@@ -103,7 +104,10 @@ def peer_service() -> FastAPI:
 
     @app.post("/v1/jobs:{move}")
     async def move_jobs(request: Request):
-        dry = (await request.json())["dry_run"]
+        body = await request.json()
+        if body["filter"]["kind"] == REFUSED_KIND:
+            return JSONResponse({"code": "auth.forbidden", "detail": "No."}, 403)
+        dry = body["dry_run"]
         return {"dry_run": dry, "jobs": 7, "more": not dry, "by_kind": {"x": 7} if dry else None}
 
     @app.get("/v1/jobs")

@@ -12,7 +12,7 @@ from shared import ids
 from shared.auth import Verifier
 from shared.db import Database
 from shared.testing.ledger import jobs, run_due
-from tests.integration.api_service import bearer, front_door, workspace_and_key
+from tests.integration.api_service import REFUSED_KIND, bearer, front_door, workspace_and_key
 
 
 @pytest.fixture
@@ -177,7 +177,8 @@ def test_a_wrong_job_is_refused_at_the_gateway(client, body, code):
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     mixed = {"jobs": [{"kind": "api.canary.run"}, {"kind": "reports.definition.render"}]}
     answer = client.post("/v1/jobs:batch", json=mixed, headers=bearer(key))
-    assert (answer.status_code, answer.json()["code"], answer.json()["index"]) == (422, "job.kind_unknown", 1)
+    assert (answer.status_code, answer.json()["code"], answer.json()["index"]) == (422, "job.batch_mixed", 1)
+    assert "A batch is of one service" in answer.json()["detail"]
 
 
 # Jobs moved by hand
@@ -225,8 +226,12 @@ def test_a_service_that_hangs_is_named_when_many_are_moved(hung):
     _, key = workspace_and_key(hung)
     moved = hung.post("/v1/jobs:cancel", json={"filter": {}}, headers=bearer(key)).json()
     assert moved["unreachable"] == ["reports"]
+    refused = hung.post("/v1/jobs:cancel", json={"filter": {"kind": REFUSED_KIND}}, headers=bearer(key))
+    assert (refused.status_code, refused.json()["code"], refused.json()["moved"]) == (403, "auth.forbidden", 0)
+    assert refused.json()["service"] == "ingest"
     answer = hung.post(f"/v1/jobs/{ids.draw()}/cancel", headers=bearer(key))
     assert (answer.status_code, answer.json()["code"]) == (503, "service.unavailable")
+    assert "Idempotency-Key" not in answer.json()["detail"], "it takes none"
 
 
 def states_of_runs(database):

@@ -35,11 +35,17 @@ def database(service_database: Callable[[str], Database]) -> Database:
 
 
 @pytest.fixture
-def client(
+def door(
     database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Client]:
+) -> Iterator[Any]:
     environment("api")
-    with front_door(monkeypatch, tmp_path) as door, serving(door.app) as url:
+    with front_door(monkeypatch, tmp_path) as door:
+        yield door
+
+
+@pytest.fixture
+def client(door: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    with serving(door.app) as url:
         _, key = workspace_and_key(door)
         monkeypatch.setenv("MILLRACE_URL", url)
         monkeypatch.setenv("MILLRACE_KEY", key)
@@ -146,6 +152,20 @@ def test_words_that_look_like_markup_are_told_as_they_are(client: Client, databa
     assert "a[/b] [red]b :smile: fell over" in out
 
 
+def test_a_service_that_does_not_answer_is_named(client: Client, door: Any, say: Say) -> None:
+    [job] = owe(client, "a")
+    door.app.state.peers._urls["reports"] = "http://127.0.0.1:1"
+    code, out, err = say("list", "--kind", RunCanary.kind)
+    assert (code, err) == (1, "millrace: reports could not be asked\n")
+    assert job in out
+    code, out, _ = say("list", "--json")
+    assert (code, json.loads(out)["unreachable"]) == (1, ["reports"])
+    code, out, err = say("cancel", "--run", client.job(job)["run"], "--dry-run")
+    assert (code, err) == (1, "millrace: reports could not be asked\n")
+    code, out, err = say("cancel", "--kind", RunCanary.kind, "--yes")
+    assert (code, err) == (1, "millrace: reports did not answer: it is not known if jobs there moved\n")
+
+
 def _detail(client: Client) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda job: client.job(job["id"])
 
@@ -167,8 +187,9 @@ JOB = str(ids.draw())
         (["retry", "--all", "--args", "{}"], "--args is for one job"),
         (["retry", JOB, "--args", "{"], "--args is no JSON"),
         (["retry", JOB, "--args", "[]"], "--args is a JSON object"),
-        (["retry", "--all", "--per-second", "0"], "--per-second is more than 0"),
-        (["retry", "--all", "--per-second", "nan"], "--per-second is more than 0"),
+        (["retry", JOB, "--per-second", "5"], "--per-second is for what options match"),
+        (["retry", "--all", "--per-second", "0"], "--per-second is from 0.001 to 1000"),
+        (["retry", "--all", "--per-second", "nan"], "--per-second is from 0.001 to 1000"),
         (["retry", "--job-state", "running"], "only failed and cancelled jobs can be driven again"),
         (["cancel", "--job-state", "done"], "'done' is none of"),
         (["list", "--since", "yesterday"], "--since 'yesterday' is neither a time"),

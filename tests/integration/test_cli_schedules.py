@@ -73,6 +73,15 @@ def test_a_name_that_looks_like_markup_is_told_as_it_is(say: Say) -> None:
     assert (code, err, out.splitlines()[1].split()[0]) == (0, "", "a[/b]")
 
 
+def test_a_service_that_cannot_be_asked_is_named(client: Client, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = {"items": [], "next": None, "unreachable": ["reports"]}
+    monkeypatch.setattr(Client, "_get", lambda *_, **__: page)
+    assert say("list") == (1, "no such schedules\n", "millrace: reports could not be asked\n")
+    code, out, _ = say("list", "--json")
+    assert (code, json.loads(out)) == (1, {"schedules": [], "unreachable": ["reports"]})
+    assert say("show", "hello") == (1, "", "millrace: reports could not be asked\n")
+
+
 def test_every_option_reaches_the_api(say: Say, client: Client) -> None:
     options = ("--every", "15m", "--start", "2036-01-01", "--end", "2036-02-01T12:00+01:00", "--zone", "Asia/Kathmandu",
                "--misfire", "all", "--window", "2h", "--grace", "10s", "--overlap", "queue")  # fmt: skip

@@ -32,6 +32,12 @@ def test_what_is_no_fault_is_refused_before_anything_is_started(names):
         run_chaos(names, None, 1, print)
 
 
+@pytest.mark.parametrize("names", [["beat"], ["segfault", "beat-kill"]])
+def test_what_stock_celery_has_not_is_refused_before_anything_is_started(names):
+    with pytest.raises(BadPlan, match=f"^{names[-1]}: does not apply to stock Celery"):
+        run_chaos(names, None, 1, pytest.fail, stock=True)
+
+
 def test_a_time_that_is_no_number_is_refused():
     with pytest.raises(BadPlan):
         run_chaos(["mixed"], float("nan"), 1, print)

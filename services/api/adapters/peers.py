@@ -160,12 +160,10 @@ def _client(timeout: httpx.Timeout, connections: int, tls: ssl.SSLContext) -> ht
     return httpx.AsyncClient(timeout=timeout, limits=limits, verify=tls)
 
 
-def not_answered(service: str) -> Unavailable:
-    """The problem of a request that was passed on and perhaps carried out."""
-    return Unavailable(
-        f"The {service} service does not answer. It is not known whether the request took effect: repeat it with "
-        "the same Idempotency-Key."
-    )
+def not_answered(service: str, *, takes_key: bool = True) -> Unavailable:
+    """The problem of a request that was passed on and perhaps carried out; some take no Idempotency-Key."""
+    what = ": repeat it with the same Idempotency-Key" if takes_key else ""
+    return Unavailable(f"The {service} service does not answer. It is not known whether the request took effect{what}.")
 
 
 def _identity(token: str) -> dict[str, str]:

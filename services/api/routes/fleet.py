@@ -47,7 +47,7 @@ async def drain_worker(caller: Operator, request: Request, id: UUID) -> Response
         found = await to_thread.run_sync(fleet.drain, request, caller, id)
     except NotFound:
         if silent:
-            raise not_answered(silent[0]) from None
+            raise not_answered(silent[0], takes_key=False) from None
         raise
     return JSONResponse(found.model_dump(mode="json"))
 

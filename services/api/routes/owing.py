@@ -1,11 +1,12 @@
 """Owing jobs by name: the gateway gives a request to the service that the kind begins with."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from services.api.errors import BatchMixed
 from services.api.routes.gateway import enter_run, pass_on
 from shared.auth import Principal
 from shared.contracts.catalog import SERVICES
@@ -38,18 +39,26 @@ async def create_jobs(
 ) -> Response:
     """Owe up to 10,000 jobs of one service as one run: all of them or, when one is wrong, none. The answer has
     their ids in order."""
-    service = service_of(body.jobs[0].kind)  # which refuses the kinds of others
+    service = service_of(body.jobs[0].kind, index=0)
+    for index, job in enumerate(body.jobs):
+        if service_of(job.kind, index=index) != service:
+            detail = (
+                f"A batch is of one service: this one began with {service}, and job {index} is of kind {job.kind!r}."
+            )
+            raise BatchMixed(detail, kind=job.kind, index=index)
     if service != "api":
         return await pass_on(service, request, caller)
     answer = await to_thread.run_sync(accept_batch, request, caller, body, idempotency_key)
     return await _own(request, caller, answer, answer.run.url)
 
 
-def service_of(kind: str) -> str:
+def service_of(kind: str, **facts: Any) -> str:
     """Raises KindUnknown when it begins with no service's name."""
     service = kind.partition(".")[0]
     if service not in SERVICES:
-        raise KindUnknown(f"There is no kind of job named {kind!r}: kinds begin with {', '.join(SERVICES)}.", kind=kind)
+        raise KindUnknown(
+            f"There is no kind of job named {kind!r}: kinds begin with {', '.join(SERVICES)}.", kind=kind, **facts
+        )
     return service
 
 

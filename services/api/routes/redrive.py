@@ -49,22 +49,22 @@ async def _one(request: Request, caller: Principal, path: str, body: Any, own: C
         found = await to_thread.run_sync(own)
     except NotFound:
         if silent:
-            raise not_answered(silent[0]) from None
+            raise not_answered(silent[0], takes_key=False) from None
         raise
     await _tell(request, caller, [found.run])
     return JSONResponse(found.model_dump(mode="json"))
 
 
-@router.post("/v1/jobs:cancel")
-async def cancel_jobs(caller: Writer, request: Request, body: CancelManyBody) -> MovedBody:
+@router.post("/v1/jobs:cancel", response_model=MovedBody)
+async def cancel_jobs(caller: Writer, request: Request, body: CancelManyBody) -> MovedBody | Response:
     """Call off all waiting and running jobs that the filter matches, oldest first, or count them."""
     return await _many(
         request, caller, "/v1/jobs:cancel", body, lambda: redrive.cancel_many(request, caller, body, _spared(body))
     )
 
 
-@router.post("/v1/jobs:retry")
-async def retry_jobs(caller: Writer, request: Request, body: RetryManyBody) -> MovedBody:
+@router.post("/v1/jobs:retry", response_model=MovedBody)
+async def retry_jobs(caller: Writer, request: Request, body: RetryManyBody) -> MovedBody | Response:
     """Drive all failed and cancelled jobs that the filter matches again, spread over time, or count them."""
     return await _many(
         request, caller, "/v1/jobs:retry", body, lambda: redrive.retry_many(request, caller, body, _spared(body))
@@ -78,19 +78,20 @@ def _spared(body: CancelManyBody) -> tuple[str, ...]:
 
 async def _many(
     request: Request, caller: Principal, path: str, body: CancelManyBody, own: Callable[[], MovedBody]
-) -> MovedBody:
-    answers, silent = await request.app.state.peers.tell_all(
-        path, _token(request, caller), body.model_dump(mode="json")
-    )
+) -> MovedBody | Response:
+    """Our own part first: when that fails, nothing has moved elsewhere. A refusal of another service is given on, with
+    how many jobs `moved` in the others."""
     parts = [await to_thread.run_sync(own)]
-    for name, (status, said) in answers.items():
-        if status == 200:
-            parts.append(MovedBody.model_validate(said))
-        else:
-            silent.append(name)
+    said = body.model_dump(mode="json")
+    answers, silent = await request.app.state.peers.tell_all(path, _token(request, caller), said)
+    parts += [MovedBody.model_validate(part) for status, part in answers.values() if status == 200]
     merged = _merged(body.dry_run, parts, silent)
     if not body.dry_run:
         await _tell(request, caller, merged.runs)
+    for service, (status, refusal) in answers.items():
+        if status != 200:
+            facts = {"service": service, "moved": 0 if body.dry_run else merged.jobs}
+            return JSONResponse({**refusal, **facts}, status, media_type="application/problem+json")
     return merged
 
 
