@@ -171,17 +171,18 @@ def test_two_leaders_at_once_do_it_once(toy: Toy, monkeypatch: pytest.MonkeyPatc
 def test_a_job_that_is_redriven_and_ends_while_its_week_is_looked_at_survives(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, lock = enqueue(toy), retention._lock
+    job, look = enqueue(toy), retention._survivors
     redrive.cancel_one(toy.database, FINE, toy.workspace, job, "test")
     toy.execute("UPDATE job SET finished_at = %s WHERE id = %s", WEEK + timedelta(days=2), job)
 
-    def lock_late(connection: Any, tables: Any) -> None:
-        if tables == retention.JOBS and toy.job(job)["state"] == "cancelled":
+    def look_early(connection: Any, week: retention.Week, cutoff: datetime) -> set[UUID]:
+        found = look(connection, week, cutoff)
+        if week.name == NAME:
             redrive.redrive_one(toy.database, FINE, toy.workspace, job, "test")
             toy.run(FINE, job)
-        lock(connection, tables)
+        return found
 
-    monkeypatch.setattr(retention, "_lock", lock_late)
+    monkeypatch.setattr(retention, "_survivors", look_early)
     assert NAME in drop(toy)
     assert (toy.job(job)["state"], home(toy, job)) == ("succeeded", f"{NAME}_kept")
 

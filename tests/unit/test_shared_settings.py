@@ -38,6 +38,7 @@ def test_three_are_needed_and_the_rest_has_defaults(environment: pytest.MonkeyPa
         ("LEASE_SECONDS", "soon"),
         ("LEASE_RENEWAL_SECONDS", "0"),
         ("DISPATCH_WINDOW", "0"),
+        ("RETENTION_DAYS", "7.9"),
         ("REDISPATCH_SECONDS", "-1"),
         ("MAX_CRASHES", "0"),
         ("LOG_LEVEL", "LOUD"),
