@@ -12,7 +12,7 @@ from infra.chaos.load import Load
 from infra.chaos.millrace import millrace
 from infra.chaos.record import Record
 from infra.chaos.report import build
-from infra.chaos.run import Run
+from infra.chaos.run import MIXED, Run
 from infra.chaos.verdict import judge
 from infra.chaos.world import World
 from infra.local.errors import BadInputError
@@ -20,7 +20,6 @@ from infra.local.errors import BadInputError
 JOBS_A_SECOND: Final = 8.0
 UPLOAD_EVERY_SECONDS: Final = 8.0
 MIXED_SECONDS: Final = 120.0
-MIXED: Final = "mixed"
 ALL: Final = "all"
 Say = Callable[[str], None]
 

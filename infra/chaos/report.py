@@ -67,6 +67,7 @@ def _of(part: Part, verdict: Verdict, world: World) -> Json:
         "group": part.group,
         "seconds": round(part.ended - part.began, 1),
         "injected": part.injected,
+        "missed": part.missed,
         **as_json(counts),
         "recovery_p50_s": _rounded(percentile(recoveries, 0.5)),
         "recovery_p99_s": _rounded(percentile(recoveries, 0.99)),

@@ -11,7 +11,7 @@ from typing import Final
 
 import psycopg
 
-from infra.chaos.faults import Fault, Scene, Window
+from infra.chaos.faults import Fault, NotInjected, Scene, Window
 from infra.chaos.load import SHARE_DONE, Load
 from infra.chaos.record import Call
 from infra.chaos.verdict import percentile
@@ -25,6 +25,7 @@ BACK_SHARE: Final = 0.95
 BACK_WINDOW_SECONDS: Final = 5.0
 AFTER_SECONDS: Final = 10.0
 """Load goes on for at least so long after a fault."""
+MIXED: Final = "mixed"
 QUIET_LOOKS: Final = 2
 GAP_SECONDS: Final = (1.0, 5.0)
 """Between the starts of two faults of a plan."""
@@ -41,6 +42,8 @@ class Part:
     group: str
     seconds: float
     injected: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    """In a mixed plan: faults that met nothing to break, because of another that was on."""
     others_seconds: float = 0.0
     """In a mixed plan: how long what a recovery needs may itself have been away, by another fault."""
     began: float = 0.0
@@ -103,7 +106,7 @@ class Run:
 
     def mixed(self, faults: Sequence[Fault], seconds: float, seed: int) -> Part:
         """Faults drawn by `seed`, at most two at once and never two of a group."""
-        part = Part("mixed", "mixed", seconds, others_seconds=max(fault.brief for fault in faults))
+        part = Part(MIXED, MIXED, seconds, others_seconds=max(fault.brief for fault in faults))
         chance = random.Random(seed)  # noqa: S311  # a plan that can be repeated
         plan = _draw(faults, chance)
         window = Window(seconds, self._stopped)
@@ -154,6 +157,12 @@ class Run:
         try:
             fault.inject(Scene(self._world, self._load, Window(seconds, self._stopped)))
             part.injected.append(fault.name)
+        except NotInjected as error:
+            self._say(f"  {fault.name}: not injected: {error}")
+            if part.group == MIXED:
+                part.missed.append(fault.name)
+            else:
+                self.trouble.append(f"{fault.name}: {error}")
         except Exception as error:  # what a fault meets is what faults are for; that it was not injected must show
             self.trouble.append(f"{fault.name}: {type(error).__name__}: {error}"[:300])
             self._say(f"  {self.trouble[-1]}")

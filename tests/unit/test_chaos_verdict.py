@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 
-import psycopg
 import pytest
 
 from infra.chaos.document import END, FILES, MARKS, PAGE, document
@@ -375,9 +374,16 @@ def test_a_fault_that_was_not_injected_breaks_the_run(told):
     part, run = replace(PART, injected=[]), Run(told, None, lambda text: None)
     run._inject(part, Fault("none", "broker", 1.0, inject), 1.0)
     assert part.injected == []
-    assert build(told, run, judge(told), seed=1, seconds=2.0)["broken"] == [
-        "not injected: none: NotInjected: nothing was there"
-    ]
+    assert build(told, run, judge(told), seed=1, seconds=2.0)["broken"] == ["not injected: none: nothing was there"]
+
+
+def test_a_fault_that_another_kept_from_its_prey_is_named_and_not_counted_as_injected(told):
+    def inject(scene):
+        raise NotInjected("nothing was there")
+
+    part, run = replace(PART, group="mixed", injected=[]), Run(told, None, lambda text: None)
+    run._inject(part, Fault("none", "broker", 1.0, inject), 1.0)
+    assert (part.injected, part.missed, run.trouble) == ([], ["none"], [])
 
 
 def test_how_long_nothing_was_done_is_of_jobs_and_of_events(told):
@@ -389,7 +395,7 @@ def test_how_long_nothing_was_done_is_of_jobs_and_of_events(told):
 
 def test_an_idle_transaction_that_could_not_be_opened_is_no_fault(told):
     told.app_url = "postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=1"
-    with pytest.raises(psycopg.OperationalError):
+    with pytest.raises(NotInjected):
         stay_idle(Scene(told, None, None))
 
 

@@ -63,7 +63,11 @@ def take_all_connections(scene: Scene) -> None:
 
 def stay_idle(scene: Scene) -> None:
     """A transaction that has read and written, and is left open."""
-    with closing(psycopg.connect(scene.world.app_url, application_name=WATCHER)) as connection:
+    try:
+        connection = psycopg.connect(scene.world.app_url, application_name=WATCHER)
+    except psycopg.OperationalError as error:
+        raise NotInjected("PostgreSQL takes no connection") from error
+    with closing(connection):
         connection.execute("SELECT count(*) FROM effect_row")
         connection.execute("INSERT INTO effect_row (number, job, attempt) VALUES (-1, gen_random_uuid(), 0)")
         scene.window.wait_out()
