@@ -1,5 +1,7 @@
 """The ledger through real Celery processes: what dies is run again, what was done is done once."""
 
+import base64
+import json
 import os
 import signal
 import threading
@@ -353,11 +355,17 @@ def test_jobs_that_the_broker_forgot_run_all_the_same(works: Works, broker: Any)
     works.run("beat")
     works.end("worker")
     jobs = [works.owe() for _ in range(5)]
-    until(lambda: broker.llen("toy.jobs") == 5, SOON)
+    until(lambda: in_broker(broker) >= {str(job) for job in jobs}, SOON)
     broker.flushall()
     works.run("worker")
     assert {works.ends(job)["state"] for job in jobs} == {"succeeded"}
     assert {works.toy.job(job)["attempt"] for job in jobs} == {1}
+
+
+def in_broker(broker: Any) -> set[str]:
+    """The jobs whose wake-ups wait there; short ones share a message."""
+    bodies = [json.loads(entry)["body"] for entry in broker.lrange("toy.jobs", 0, -1)]
+    return {job for body in bodies for job in json.loads(base64.b64decode(body))[0][0]}
 
 
 def test_what_is_no_message_is_dropped_and_the_worker_goes_on(works: Works, broker: Any) -> None:
