@@ -27,7 +27,7 @@ from shared.ledger.redrive import cancelling
 from shared.ledger.schedules import dumps, fired_job, in_utc, job_id, missed_row, place, plan_of, slot_row, write_slots
 from shared.ledger.tasks import Tasks
 from shared.ledger.values import storable, text_of
-from shared.schedules.policies import Plan, look
+from shared.schedules.policies import Plan, look, undecided
 from shared.schedules.timetable import Slot
 
 log = structlog.get_logger(__name__)
@@ -182,9 +182,10 @@ def _decide(row: Row, tasks: Tasks, unfinished: list[UUID], now: datetime) -> _D
     plan = plan_of(row)
     found = look(plan, Slot(row["next_slot"], row["next_slot"]), now)
     turn = _Turn(row, requests.read(tasks, row["kind"], row["args"]), plan, unfinished, now)
-    if found.missed is not None:
+    missed = found.missed and undecided(plan, found.missed, row["last_slot"])
+    if missed is not None:
         reason = {"code": "schedule.missed", "detail": _MISSED[row["misfire"]]}
-        turn.deeds.slots.append(missed_row(row["id"], found.missed, now, reason))
+        turn.deeds.slots.append(missed_row(row["id"], missed, now, reason))
     for slot in found.fire:
         turn.take(slot, is_last=slot is found.fire[-1])
     state = "active" if found.next is not None else "ended"

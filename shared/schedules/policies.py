@@ -112,6 +112,19 @@ def _following(plan: Plan, slot: Slot) -> Iterator[Slot]:
         following = plan.after(following.at)
 
 
+def undecided(plan: Plan, missed: Missed, decided: datetime | None) -> Missed | None:
+    """What is left of `missed` behind the slot that was decided about last: a clock that was set back for a moment
+    leads over the same slots again."""
+    if decided is None or not missed.first <= decided <= missed.last:
+        return missed
+    following = plan.after(decided)
+    if following is None or following.at > missed.last:
+        return None
+    passed = 1 if decided == missed.first else None
+    slots = None if missed.slots is None or passed is None else missed.slots - passed
+    return Missed(following.at, missed.last, slots)
+
+
 def _without_last(plan: Plan, missed: Missed) -> Missed | None:
     before = plan.timetable.last(missed.first - _INSTANT, missed.last - _INSTANT)
     if before is None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import structlog
 from shared import ids
 from shared.db import raw
 from shared.ledger import feed, moves, partitions, redrive, retention
+from shared.ledger import intake as intake_module
 from shared.ledger.enqueue import Origin, remember
 from shared.ledger.intake import Intake
 from shared.ledger.retention import Aged, Retention
@@ -305,11 +307,20 @@ def test_what_is_behind_the_first_page_of_an_old_backlog_is_taken_in_before_jobs
     assert NAME in drop(toy, followed=("toy",)), "the end was reached"
 
 
+@contextmanager
+def logged_by(module: Any) -> Iterator[list[Any]]:
+    """What the module logs inside the block, however logging was set up before."""
+    capture = structlog.testing.LogCapture()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "log", structlog.wrap_logger(structlog.PrintLogger(), processors=[capture]))
+        yield capture.entries
+
+
 def test_what_is_passed_over_for_its_age_is_said(toy: Toy) -> None:
     old, event = enqueue(toy), envelope_of("old", id=ids.draw(WEEK + timedelta(days=1)))
     finish(toy, old)
     assert NAME in drop(toy)
-    with structlog.testing.capture_logs() as logs:
+    with logged_by(intake_module) as logs:
         Intake(toy.database, SUBSCRIPTIONS).take([event, envelope_of("new")])
     [said] = [entry for entry in logs if entry["event"] == "old events passed over"]
     assert (said["events"], said["first"]) == (1, [str(event.id)])
@@ -380,7 +391,7 @@ def test_a_round_says_when_the_next_one_is_due(toy: Toy, monkeypatch: pytest.Mon
             str(ids.draw()),
             ids.draw(),
         )
-    with toy.connect() as connection, structlog.testing.capture_logs() as logs:
+    with toy.connect() as connection, logged_by(retention) as logs:
         monkeypatch.setattr(retention.delete_step, "__defaults__", (2,))
         assert rounds.round(connection, LATER) == retention.WEEKS_SECONDS
         assert rounds.round(connection, datetime.now(UTC)) == retention.STEP_SECONDS
