@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+from billiard.process import current_process
 from celery import Celery, signals
 from kombu import Exchange, Queue
 from kombu.entity import binding
@@ -16,6 +17,7 @@ from kombu.entity import binding
 from shared import ids, telemetry
 from shared.contracts.envelope import Envelope
 from shared.db import Database
+from shared.ledger.bench import Bench
 from shared.ledger.execute import Executor
 from shared.ledger.intake import Intake
 from shared.ledger.messages import Subscriptions
@@ -56,8 +58,9 @@ class Service:
         self.queues = queues
         self.pool = pool
         self.concurrency = concurrency
+        self.bench = Bench(_process_number if pool == "prefork" else None)
         self.worker = ids.draw()
-        """This worker incarnation; drawn before the pool forks, so that its children share it."""
+        """This worker incarnation; drawn before the pool forks, so that its children share it, as they do `bench`."""
         self._load_settings = settings
         self._settings: Settings | None = None
         self._database: Database | None = None
@@ -94,7 +97,7 @@ class Service:
     @property
     def executor(self) -> Executor:
         if self._executor is None:
-            self._executor = Executor(self.database, self.tasks, self.worker)
+            self._executor = Executor(self.database, self.tasks, self.worker, self.bench)
         return self._executor
 
     @property
@@ -112,6 +115,12 @@ class Service:
         """The queue of this worker incarnation alone: what it sends itself, to know that it hears."""
         name = f"{self.name}.worker.{self.worker}"
         return Queue(name, Exchange(""), routing_key=name, expires=OWN_QUEUE_SECONDS)
+
+
+def _process_number() -> int:
+    """Of the calling pool process: one that takes another's place gets its number."""
+    number: int = current_process().index
+    return number
 
 
 def make_celery(service: Service) -> Celery:

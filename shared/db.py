@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
@@ -74,6 +75,8 @@ class Lasting:
             return self.cursor().execute(query, params)
 
     def cursor(self) -> psycopg.Cursor[Row]:
+        if self._connection is not None and self._connection.info.transaction_status is TransactionStatus.ACTIVE:
+            self._connection.close()  # whoever was at a statement was interrupted: its answer is still to come
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
         return self._connection.cursor()

@@ -85,6 +85,13 @@ class RetryLater(Exception):
         self.after = after
 
 
+class TimeLimitPassed(RetryLater):
+    """Raised in a body that ran longer than its kind may."""
+
+    def __init__(self, detail: str = "It ran past its time limit.") -> None:
+        super().__init__(detail, code="attempt.time_limit")
+
+
 class Snooze(Exception):
     """Raised in a job: not begun for a passing reason of ours; again in `after` seconds, not counted as a try."""
 

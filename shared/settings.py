@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """Finished jobs, their attempts and events are kept at least so long, and at most a week longer."""
     deaf_seconds: float = Field(default=60.0, gt=0)
     """A worker that has slots free and hears nothing of what it sends itself for so long starts itself again."""
+    stop_grace_seconds: float = Field(default=10.0, ge=0)
+    """An attempt that was called off, or taken away, and goes on for so long is stopped."""
     max_crashes: int = Field(default=3, ge=1)
     """A job whose worker died so often is quarantined."""
 

@@ -2,6 +2,7 @@
 events."""
 
 import os
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -68,7 +69,11 @@ class LeaseStep(bootsteps.StartStopStep):
             max_crashes=settings.max_crashes,
             in_hand=_in_hand,
             about=self._about,
+            bench=self._service.bench,
+            grace_seconds=settings.stop_grace_seconds,
+            kill=lambda pid: worker.pool.terminate_job(pid, signal.SIGKILL),
         )
+        signals.task_revoked.connect(self._on_task_killed, weak=False)
         signals.task_failure.connect(self._on_task_failure, weak=False)
         signals.worker_shutdown.connect(self.terminate, weak=False)
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -102,7 +107,8 @@ class LeaseStep(bootsteps.StartStopStep):
                 connection = None
             except Exception:
                 log.exception("lease round failed")  # a thread must never die silently
-            self._wait(self._service.settings.renewal_seconds if connection else 1.0)
+            renewal = min(self._service.settings.renewal_seconds, self._keeper.again_in)
+            self._wait(renewal if connection else 1.0)
         if connection is not None:
             with suppress(psycopg.Error):
                 leases.end(connection, self._service.worker)
@@ -131,6 +137,13 @@ class LeaseStep(bootsteps.StartStopStep):
         limit = isinstance(exception, TimeLimitExceeded)
         code = "attempt.time_limit" if limit else "worker.lost"
         detail = f"It ran past its time limit ({exception})." if limit else f"Its worker process died: {exception}"
+        self._lost(args, code, detail)
+
+    def _on_task_killed(self, request: Any = None, **_: Any) -> None:
+        """The keeper had a pool process killed: what else its message asked for is looked for at once."""
+        self._lost(request.args, *leases.BESIDE)
+
+    def _lost(self, args: Any, code: str, detail: str) -> None:
         if self._keeper is not None and args and isinstance(args[0], list):
             with suppress(ValueError, TypeError, AttributeError):
                 self._keeper.lost([UUID(job) for job in args[0]], code, detail)

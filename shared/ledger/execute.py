@@ -11,14 +11,16 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
 from shared import telemetry
 from shared.db import Database, Lasting, Row, raw
-from shared.errors import LeaseLost, MillraceError, RetryLater, Snooze
+from shared.errors import LeaseLost, MillraceError, RetryLater, Snooze, TimeLimitPassed
 from shared.ledger import failures, moves
 from shared.ledger.attempts import UNSTORABLE, Attempt, ResultInvalid
+from shared.ledger.bench import Bench
 from shared.ledger.enqueue import insert_events
 from shared.ledger.moves import Claimed, Finished
 from shared.ledger.patience import Patience
@@ -88,12 +90,14 @@ class _Message:
 
 
 class Executor:
-    """Runs jobs in a worker's pool process or thread. `worker` is the incarnation that holds their lease."""
+    """Runs jobs in a worker's pool process or thread. `worker` is the incarnation that holds their lease, `bench` is
+    where its keeper sees what is run."""
 
-    def __init__(self, database: Database, tasks: Tasks, worker: UUID) -> None:
+    def __init__(self, database: Database, tasks: Tasks, worker: UUID, bench: Bench | None = None) -> None:
         self._database = database
         self._tasks = tasks
         self._worker = worker
+        self._bench = bench or Bench()
         self._local = threading.local()
         self._patience = Patience(self._let_go, HELD_UP_SECONDS)
 
@@ -162,7 +166,11 @@ class Executor:
         except ValidationError as error:
             raise ArgumentsInvalid(str(error)[:500]) from error
         attempt = Attempt(self._database, job, self._ledger, is_followed=is_followed)
-        result = task.body(attempt, args)
+        try:
+            with self._bench.working_on(job.id, job.attempt):
+                result = task.body(attempt, args)
+        except SoftTimeLimitExceeded as error:  # Celery's, in a pool process
+            raise TimeLimitPassed from error
         return None if attempt.finished else Returned(job, result, attempt.seconds, attempt.events)
 
     def _task(self, job: Claimed) -> Task:

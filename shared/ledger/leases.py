@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
 
 from shared.db import Database, Row, Statements, is_locked, is_outage, raw
+from shared.errors import LeaseLost, TimeLimitPassed
 from shared.ledger import moves
+from shared.ledger.bench import Bench, Seat
 from shared.ledger.failures import LOCK_SECONDS, Held, fail, take_back
 from shared.ledger.tasks import Tasks
 from shared.version import VERSION
@@ -19,6 +22,8 @@ log = structlog.get_logger(__name__)
 OVERTIME_SECONDS = 30.0
 """So long after its time limit, whoever still runs a job has lost it. Celery kills pool processes before."""
 UNRECORDED = ("attempt.unrecorded", "The attempt ended and its outcome could not be recorded.")
+BESIDE = ("attempt.beside", "Its worker process was killed because of another job.")
+"""No fault of the job's, and no try of it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ class Keeper:
 
     A pool process that dies takes no lease with it: the worker lives on. So each round also compares the
     jobs that the ledger says this worker runs with those it really has in hand, and takes back the rest.
+
+    The other way round, an attempt that has ended in the ledger (called off, too late, taken away) is told so at its
+    next checkpoint; a body that has not come to one within the grace is stopped: `kill` ends its pool process, in a
+    thread LeaseLost is raised.
     """
 
     def __init__(
@@ -85,9 +94,17 @@ class Keeper:
         max_crashes: int,
         in_hand: Callable[[], set[UUID]],
         about: Callable[[], About] = About,
+        bench: Bench | None = None,
+        grace_seconds: float = 10.0,
+        kill: Callable[[int], None] = lambda pid: None,
     ) -> None:
         self.is_drained = False
         """Whether the worker is to be drained: it gets no further jobs."""
+        self.again_in = float("inf")
+        """Seconds after which the next round is wanted, though the lease needs none yet."""
+        self._bench = bench or Bench()
+        self._grace = grace_seconds
+        self._kill = kill
         self._about = about
         self._database = database
         self._tasks = tasks
@@ -104,6 +121,7 @@ class Keeper:
         self._reasons.update(dict.fromkeys(ids, (code, detail)))
 
     def round(self, connection: Statements) -> None:
+        self.again_in = float("inf")
         self.is_drained = renew(connection, self._worker, self._name, self._lease, self._about())
         held = connection.execute(
             """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args,
@@ -112,28 +130,80 @@ class Keeper:
             (self._worker,),
         ).fetchall()
         in_hand = self._in_hand()
+        seats = {(seat.job, seat.attempt): seat for seat in self._bench.seats()}
         absent = {row["id"] for row in held} - in_hand
         for row in held:
-            seconds = row.pop("seconds")
+            seconds, seat = row.pop("seconds"), seats.pop((row["id"], row["attempt"]), None)
             if row["id"] in absent & (self._missing | self._reasons.keys()):
                 self._take_back(Held(**row), *self._reasons.pop(row["id"], UNRECORDED))
-            elif row["id"] in in_hand and seconds > self._time_limit(row["kind"]):
+            elif row["id"] in in_hand and seconds > self._time_limit(row["kind"]) + OVERTIME_SECONDS:
                 detail = f"It ran past its time limit, for {seconds:.0f} s, and could not be stopped."
                 self._take_back(Held(**row), "attempt.time_limit", detail)
+            elif seat is not None and seat.is_thread:  # Celery interrupts pool processes, and kills them
+                self._limit_thread(seat, self._time_limit(row["kind"]) - seconds)
+        self._stop_what_has_ended(connection, seats)
         # Around a reconnect Celery forgets for a moment what its pool has begun: absent once is not yet lost.
         self._missing = absent
         self._reasons = {id: reason for id, reason in self._reasons.items() if id in in_hand}
 
     def _time_limit(self, kind: str) -> float:
-        """Seconds. A pool process has been killed by then; a thread cannot be, but its job need not wait for it."""
         task = self._tasks.by_kind.get(kind)
-        return task.time_limit + OVERTIME_SECONDS if task is not None else float("inf")
+        return task.time_limit if task is not None else float("inf")
 
     def _take_back(self, job: Held, code: str, detail: str) -> None:
         log.warning("job taken back", job=str(job.id), kind=job.kind, attempt=job.attempt, code=code)
         reason, crashed = {"code": code, "detail": detail}, code == "worker.lost"
         with _alone(job):
-            take_back(self._database, self._tasks, job, reason, self._max_crashes, crashed=crashed)
+            if code == BESIDE[0]:
+                _give_back(self._database, job, reason)
+            else:
+                take_back(self._database, self._tasks, job, reason, self._max_crashes, crashed=crashed)
+
+    def _limit_thread(self, seat: Seat, left: float) -> None:
+        if left > 0:
+            self.again_in = min(self.again_in, left)
+        else:
+            log.warning("interrupted at its time limit", job=str(seat.job), attempt=seat.attempt)
+            self._bench.interrupt(seat, TimeLimitPassed)
+
+    def _stop_what_has_ended(self, connection: Statements, seats: dict[tuple[UUID, int], Seat]) -> None:
+        """`seats`: those at an attempt that the ledger does not have running here."""
+        if not seats:
+            return
+        ended = connection.execute(_ENDED, ([seat.job for seat in seats.values()],)).fetchall()
+        for row in ended:
+            seat = seats.get((row["job"], row["number"]))
+            left = self._grace - row["seconds"]
+            if seat is not None and left > 0:
+                self.again_in = min(self.again_in, left)
+            elif seat is not None:
+                self._stop(connection, seat)
+
+    def _stop(self, connection: Statements, seat: Seat) -> None:
+        """Dying after the record stops the body as well: it was this worker's. In the instant between the last look at
+        the seat and the signal the process may have come to other jobs: then they run again."""
+        log.warning("stopped: it went on after its end", job=str(seat.job), attempt=seat.attempt, pid=seat.pid)
+        how = "interrupted" if seat.is_thread else "killed"
+        said = f" It did not stop within {self._grace:g} s and was {how}."
+        connection.execute(_SAY_STOPPED, {"job": seat.job, "attempt": seat.attempt, "said": said})
+        if seat.is_thread:
+            self._bench.interrupt(seat, LeaseLost)
+        elif seat in self._bench.seats():
+            self._bench.clear(seat)
+            self._kill(seat.pid)
+
+
+_ENDED = """
+SELECT job, number, extract(epoch FROM now() - finished_at)::float AS seconds FROM attempt
+WHERE job = ANY(%s) AND outcome <> 'succeeded'"""
+"""A body that has succeeded may still have something to put away."""
+
+_SAY_STOPPED = """
+WITH said AS (
+  UPDATE attempt SET error = error || jsonb_build_object('detail', error ->> 'detail' || %(said)s, 'stopped', true)
+  WHERE job = %(job)s AND number = %(attempt)s AND error ->> 'stopped' IS NULL)
+UPDATE job SET error = error || jsonb_build_object('detail', error ->> 'detail' || %(said)s, 'stopped', true)
+WHERE id = %(job)s AND attempt = %(attempt)s AND finished_at IS NOT NULL AND error ->> 'stopped' IS NULL"""
 
 
 def reap(database: Database, connection: Statements, tasks: Tasks, max_crashes: int) -> int:
@@ -145,7 +215,8 @@ def reap(database: Database, connection: Statements, tasks: Tasks, max_crashes: 
         job = Held(**row)
         with _alone(job):
             if ended:
-                _give_back(database, job, name)
+                detail = f"Worker {name} was stopped before the job was done."
+                _give_back(database, job, {"code": "worker.stopped", "detail": detail})
             else:
                 reason = {"code": "worker.lost", "detail": f"Worker {name} stopped renewing its lease."}
                 take_back(database, tasks, job, reason, max_crashes)
@@ -159,22 +230,22 @@ def _heard(connection: Statements, rows: list[Row]) -> Iterator[Row]:
         yield row
 
 
-def _give_back(database: Database, job: Held, worker: str) -> None:
-    """A worker that was told to stop had not the time to finish the job: that is no fault of the job's."""
-    reason = {"code": "worker.stopped", "detail": f"Worker {worker} was stopped before the job was done."}
+def _give_back(database: Database, job: Held, reason: dict[str, Any]) -> None:
+    """It was stopped by no fault of the job's."""
     with database.transaction(lock_seconds=LOCK_SECONDS) as session:
         moves.snooze(raw(session), job.id, job.attempt, reason, 0.0)
         session.info["wake"] = True
 
 
 def expire(database: Database, connection: Statements, tasks: Tasks) -> int:
-    """Fail queued jobs whose deadline has passed; answers how many."""
+    """Fail jobs whose deadline has passed; answers how many. Of one that runs nothing commits any more."""
     found = moves.overdue(connection)
     for row in _heard(connection, found):
-        reason = {"code": "job.deadline", "detail": "Its deadline passed before it was started."}
-        job = Held(**row)
+        queued = row.pop("state") == "queued"
+        detail = f"Its deadline passed before it was {'started' if queued else 'done'}."
+        reason, job = {"code": "job.deadline", "detail": detail}, Held(**row)
         with _alone(job):
-            fail(database, tasks.by_kind.get(job.kind), job, reason, queued=True, lock_seconds=LOCK_SECONDS)
+            fail(database, tasks.by_kind.get(job.kind), job, reason, queued=queued, lock_seconds=LOCK_SECONDS)
     return len(found)
 
 

@@ -186,10 +186,10 @@ def abandoned(connection: Statements, limit: int = 500) -> list[Row]:
 
 
 def overdue(connection: Statements, limit: int = 500) -> list[Row]:
-    """Queued jobs whose deadline has passed."""
+    """Jobs that have not ended and whose deadline has passed, with their `state`."""
     return connection.execute(
-        """SELECT id, kind, attempt, crashes, max_attempts, workspace, run, args FROM job
-           WHERE state = 'queued' AND finished_at IS NULL AND deadline < now() ORDER BY deadline LIMIT %s""",
+        """SELECT id, kind, state, attempt, crashes, max_attempts, workspace, run, args FROM job
+           WHERE finished_at IS NULL AND deadline < now() ORDER BY deadline LIMIT %s""",
         (limit,),
     ).fetchall()
 

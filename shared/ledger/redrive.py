@@ -5,7 +5,7 @@ former life that thaws is still refused; its tries and crashes are counted afres
 is kept in `intervention`.
 
 A cancelled job never starts, and nothing that its running attempt does commits from then on: the attempt is told at
-its next checkpoint (LeaseLost), and its process goes on until then.
+its next checkpoint (LeaseLost). Its process goes on until then, or until its worker stops it (leases.py).
 """
 
 from collections.abc import Callable, Iterator

@@ -32,7 +32,7 @@ class JobRequest(BaseModel):
     args: dict[str, Any] = {}
     lane: LaneName | None = Field(None, description="Which goes first; by default the kind's own.")
     not_before: Moment | None = Field(None, description="Not started earlier; by default it is due at once.")
-    deadline: Moment | None = Field(None, description="Given up when it has not been started by then.")
+    deadline: Moment | None = Field(None, description="Given up when it is not done by then.")
 
 
 class BatchRequest(BaseModel):

@@ -339,8 +339,7 @@ CREATE INDEX job_workspace ON job (workspace, id);
 DROP INDEX job_due, job_running, job_deadline;
 CREATE INDEX job_due ON job (queue, priority, workspace, not_before, id) WHERE state = 'queued' AND finished_at IS NULL;
 CREATE INDEX job_running ON job (worker) WHERE state = 'running' AND finished_at IS NULL;
-CREATE INDEX job_deadline ON job (deadline)
-  WHERE state = 'queued' AND finished_at IS NULL AND deadline IS NOT NULL;
+CREATE INDEX job_deadline ON job (deadline) WHERE finished_at IS NULL AND deadline IS NOT NULL;
 """
 V2 = _V2 + limits_schema.LIMITS
 

@@ -279,7 +279,7 @@ def test_a_job_past_its_time_limit_is_interrupted(works: Works) -> None:
     job = works.owe(Brief())
     row = works.ends(job)
     assert row["state"] == "failed"
-    assert "SoftTimeLimitExceeded" in row["error"]["detail"]
+    assert row["error"]["code"] == "attempt.time_limit"
     assert works.toy.outcomes(job) == ["retried", "failed"]
 
 

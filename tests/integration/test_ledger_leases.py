@@ -378,41 +378,6 @@ def test_a_thread_past_its_time_limit_loses_its_job(toy: Toy) -> None:
     assert (toy.job(job)["state"], toy.job(job)["error"]["code"]) == ("queued", "attempt.time_limit")
 
 
-# Deadlines
-
-
-def test_a_job_whose_deadline_passes_before_it_is_begun_has_failed(toy: Toy) -> None:
-    tasks = tasks_of(lambda attempt, args: None)
-    told: list[str] = []
-    tasks.failed(Do)(lambda session, args, reason: told.append(reason["code"]))
-    late, running, open_ = (toy.enqueue() for _ in range(3))
-    toy.claim(running)
-    toy.execute("UPDATE job SET deadline = now() - interval '1 second' WHERE id = ANY(%s)", [late, running])
-    toy.execute("UPDATE job SET deadline = now() + interval '1 hour' WHERE id = %s", open_)
-    with toy.connect() as connection:
-        assert leases.expire(toy.database, connection, tasks) == 1
-        assert leases.expire(toy.database, connection, tasks) == 0
-    row = toy.job(late)
-    assert (row["state"], row["error"]["code"], row["attempt"]) == ("failed", "job.deadline", 0)
-    assert row["finished_at"] is not None
-    assert told == ["job.deadline"]
-    assert [toy.job(job)["state"] for job in (running, open_)] == ["running", "queued"]
-
-
-def test_a_retry_does_not_outlive_the_deadline(toy: Toy) -> None:
-    job = toy.enqueue()
-
-    def body(attempt: Attempt, args: Do) -> None:
-        toy.execute("UPDATE job SET deadline = now() - interval '1 second'")
-        raise RuntimeError("away")
-
-    toy.run(tasks_of(body), job)
-    assert toy.job(job)["state"] == "queued"
-    with toy.connect() as connection:
-        leases.expire(toy.database, connection, NOTHING)
-    assert (toy.job(job)["state"], toy.job(job)["error"]["code"]) == ("failed", "job.deadline")
-
-
 def test_a_kind_that_no_code_knows_is_taken_back_and_expired_all_the_same(toy: Toy) -> None:
     worker = toy.worker()
     held, late = toy.enqueue(Other()), toy.enqueue(Other())

@@ -41,6 +41,7 @@ def test_three_are_needed_and_the_rest_has_defaults(environment: pytest.MonkeyPa
         ("RETENTION_DAYS", "7.9"),
         ("REDISPATCH_SECONDS", "-1"),
         ("MAX_CRASHES", "0"),
+        ("STOP_GRACE_SECONDS", "-1"),
         ("LOG_LEVEL", "LOUD"),
         ("STATIC_KEYS", '{"a": {"sha256": "clear text", "scopes": []}}'),
     ],

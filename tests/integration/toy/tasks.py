@@ -1,9 +1,11 @@
 """What the toy's worker processes do: each body is a way of going on, or of going wrong."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from shared.db import raw
 from shared.ledger.attempts import Attempt
@@ -57,19 +59,49 @@ def tell(attempt: Attempt, args: Do) -> None:
 @body
 def hold(attempt: Attempt, args: Do) -> None:
     """Say which process this is, wait until the test opens the gate, then have an effect."""
-    with attempt.noting() as session:
-        raw(session).execute(
-            "INSERT INTO effect (key, job, result) VALUES (%s, %s, to_jsonb(%s::int))",
-            (f"pid {attempt.job.id} {attempt.job.attempt}", attempt.job.id, os.getpid()),
-        )
+    say_who(attempt)
     until_open(attempt)
     with attempt.finishing({"attempt": attempt.job.attempt}) as session:
         raw(session).execute("INSERT INTO effect (key, job) VALUES (%s, %s)", (str(attempt.job.id), attempt.job.id))
 
 
 @body
+def defy(attempt: Attempt, args: Do) -> None:
+    """Have an effect, and go on before it commits, whatever is said or raised."""
+    say_who(attempt)
+    with attempt.finishing() as session:
+        raw(session).execute("INSERT INTO effect (key, job) VALUES (%s, %s)", (str(attempt.job.id), attempt.job.id))
+        while True:
+            with suppress(BaseException):
+                raw(session).execute("SELECT pg_sleep(0.1)")  # PostgreSQL hears of it: it is not taken for frozen
+
+
+@body
+def clog(attempt: Attempt, args: Do) -> None:
+    """Let no other thread of the process run: a search that takes years, in C."""
+    say_who(attempt)
+    re.match("(a+)+$", "a" * 60 + "b")
+
+
+@body
+def turn(attempt: Attempt, args: Do) -> None:
+    """Go on in Python, without looking."""
+    say_who(attempt)
+    while True:
+        time.sleep(0.01)
+
+
+@body
 def die(attempt: Attempt, args: Do) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def say_who(attempt: Attempt) -> None:
+    with attempt.noting() as session:
+        raw(session).execute(
+            "INSERT INTO effect (key, job, result) VALUES (%s, %s, to_jsonb(%s::int))",
+            (f"pid {attempt.job.id} {attempt.job.attempt}", attempt.job.id, os.getpid()),
+        )
 
 
 def until_open(attempt: Attempt) -> None:
