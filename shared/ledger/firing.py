@@ -27,7 +27,7 @@ from shared.ledger.redrive import cancelling
 from shared.ledger.schedules import dumps, fired_job, in_utc, job_id, missed_row, place, plan_of, slot_row, write_slots
 from shared.ledger.tasks import Tasks
 from shared.ledger.values import storable, text_of
-from shared.schedules.policies import Plan, look, undecided
+from shared.schedules.policies import Missed, Plan, look, undecided
 from shared.schedules.timetable import Slot
 
 log = structlog.get_logger(__name__)
@@ -158,7 +158,7 @@ def _decide_all(connection: Connection, tasks: Tasks, rows: list[Row], now: date
             break
         decided += 1
         try:
-            deeds += _decide(row, tasks, unfinished[row["id"]], now)
+            deeds += _decide(connection, row, tasks, unfinished[row["id"]], now)
         except Exception as error:  # whatever is wrong with the row: the others are not its affair
             _disable(connection, row["id"], error)
     _write(connection, deeds, now)
@@ -178,13 +178,12 @@ def _unfinished(connection: Statements, schedules: list[UUID]) -> dict[UUID, lis
     return found
 
 
-def _decide(row: Row, tasks: Tasks, unfinished: list[UUID], now: datetime) -> _Deeds:
+def _decide(connection: Statements, row: Row, tasks: Tasks, unfinished: list[UUID], now: datetime) -> _Deeds:
     plan = plan_of(row)
     found = look(plan, Slot(row["next_slot"], row["next_slot"]), now)
     turn = _Turn(row, requests.read(tasks, row["kind"], row["args"]), plan, unfinished, now)
-    missed = found.missed and undecided(plan, found.missed, row["last_slot"])
-    if missed is not None:
-        reason = {"code": "schedule.missed", "detail": _MISSED[row["misfire"]]}
+    reason = {"code": "schedule.missed", "detail": _MISSED[row["misfire"]]}
+    for missed in _missed(connection, row["id"], plan, found.missed):
         turn.deeds.slots.append(missed_row(row["id"], missed, now, reason))
     for slot in found.fire:
         turn.take(slot, is_last=slot is found.fire[-1])
@@ -192,6 +191,18 @@ def _decide(row: Row, tasks: Tasks, unfinished: list[UUID], now: datetime) -> _D
     turn.deeds.schedules.append({"id": row["id"], "state": state, **place(plan, found.next, now)})
     return turn.deeds
 
+
+def _missed(connection: Statements, schedule: UUID, plan: Plan, missed: Missed | None) -> list[Missed]:
+    """What was passed over, without the slots that were fired while the clock was ahead."""
+    if missed is None:
+        return []
+    end = ids.floor(missed.last + timedelta(milliseconds=1))
+    decided = connection.execute(_DECIDED, (schedule, ids.floor(missed.first), end)).fetchall()
+    return undecided(plan, missed, [in_utc(row)["at"] for row in decided])
+
+
+_DECIDED = """
+SELECT at FROM slot WHERE schedule = %s AND id >= %s AND id < %s AND outcome IN ('fired', 'waiting') ORDER BY id"""
 
 _MISSED = {
     "skip": "Nobody fired it in time, and its schedule makes up for nothing (misfire skip).",
@@ -399,9 +410,7 @@ def rearm(connection: Connection, now: datetime) -> int:
                 continue
             if slot is not None and (row["next_slot"] is None or slot.at < row["next_slot"]):
                 count += 1
-                connection.execute(
-                    "DELETE FROM slot WHERE schedule = %s AND outcome = 'skipped' AND at > %s", (row["id"], now)
-                )
+                _unskip(connection, row["id"], plan, now)
                 state = "paused" if row["state"] == "paused" else "active"
                 _write(connection, _Deeds(schedules=[{"id": row["id"], "state": state, **place(plan, slot, now)}]), now)
     if count:
@@ -410,3 +419,15 @@ def rearm(connection: Connection, now: datetime) -> int:
 
 
 _AHEAD = "SELECT * FROM schedule WHERE state <> 'broken' AND moved_at > %(now)s FOR UPDATE SKIP LOCKED"
+
+
+def _unskip(connection: Statements, schedule: UUID, plan: Plan, now: datetime) -> None:
+    """Slots behind `now` were not passed over yet."""
+    behind = (schedule, ids.floor(now), now)
+    connection.execute("DELETE FROM slot WHERE schedule = %s AND id >= %s AND outcome = 'skipped' AND at > %s", behind)
+    across = "SELECT id, at FROM slot WHERE schedule = %s AND outcome = 'skipped' AND at <= %s AND through > %s"
+    for row in map(in_utc, connection.execute(across, (schedule, now, now)).fetchall()):
+        last = plan.timetable.last(row["at"], now)
+        connection.execute(
+            "UPDATE slot SET through = %s, slots = %s WHERE id = %s", (last and last.at, None if last else 1, row["id"])
+        )

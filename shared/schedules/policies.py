@@ -1,6 +1,6 @@
 """What is fired of the slots that are due: the misfire policies. Pure; overlap needs the ledger (firing.py there)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -112,17 +112,27 @@ def _following(plan: Plan, slot: Slot) -> Iterator[Slot]:
         following = plan.after(following.at)
 
 
-def undecided(plan: Plan, missed: Missed, decided: datetime | None) -> Missed | None:
-    """What is left of `missed` behind the slot that was decided about last: a clock that was set back for a moment
-    leads over the same slots again."""
-    if decided is None or not missed.first <= decided <= missed.last:
-        return missed
-    following = plan.after(decided)
-    if following is None or following.at > missed.last:
-        return None
-    passed = 1 if decided == missed.first else None
-    slots = None if missed.slots is None or passed is None else missed.slots - passed
-    return Missed(following.at, missed.last, slots)
+def undecided(plan: Plan, missed: Missed, decided: Iterable[datetime]) -> list[Missed]:
+    """What is left of `missed` between the slots that were `decided` about before, oldest first: a clock that was set
+    back leads over the same slots again."""
+    left, first = [], plan.timetable.after(missed.first - _INSTANT)
+    for instant in (*decided, missed.last + _INSTANT):
+        if first is not None and first.at < instant:
+            left.append(_between(plan, first, instant, is_counted=missed.slots is not None))
+        first = plan.after(instant)
+    return left
+
+
+def _between(plan: Plan, first: Slot, end: datetime, *, is_counted: bool) -> Missed:
+    """The slots from `first` to before `end`."""
+    last, count = first, 1
+    if not is_counted:
+        return Missed(first.at, (plan.timetable.last(first.at - _INSTANT, end - _INSTANT) or first).at, None)
+    for slot in _following(plan, first):
+        if slot.at >= end:
+            break
+        last, count = slot, count + 1
+    return Missed(first.at, last.at, count)
 
 
 def _without_last(plan: Plan, missed: Missed) -> Missed | None:

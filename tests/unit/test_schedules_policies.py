@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.schedules.cron import parse
-from shared.schedules.policies import COUNTED, SLOTS_A_LOOK, Look, Misfire, Plan, look
+from shared.schedules.policies import COUNTED, SLOTS_A_LOOK, Look, Misfire, Missed, Plan, look, undecided
 from shared.schedules.timetable import CronTimes, Timetable, zone_of
 
 BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -143,3 +143,26 @@ def test_lateness_counts_from_the_jittered_time() -> None:
     assert looked(given, due - SECOND).fire == []
     assert looked(given, due + SECOND / 2).fire == [first]
     assert looked(given, due + 2 * SECOND).fire == []
+
+
+@pytest.mark.parametrize(
+    ("decided", "left"),
+    [
+        ([], [(0, 9, 10)]),
+        ([4], [(0, 3, 4), (5, 9, 5)]),
+        ([0, 1, 9], [(2, 8, 7)]),
+        ([2, 3, 5], [(0, 1, 2), (4, 4, 1), (6, 9, 4)]),
+        (list(range(10)), []),
+    ],
+)
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_what_was_decided_before_is_cut_out_of_what_was_missed(
+    decided: list[int], left: list[tuple[int, int, int]], is_counted: bool
+) -> None:
+    missed = Missed(BEGIN, BEGIN + 9 * MINUTE, 10 if is_counted else None)
+    found = undecided(plan("skip"), missed, [BEGIN + minute * MINUTE for minute in decided])
+    expected = [
+        Missed(BEGIN + first * MINUTE, BEGIN + last * MINUTE, slots if is_counted else None)
+        for first, last, slots in left
+    ]
+    assert found == expected
