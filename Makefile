@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint bench-jobs chaos chaos-docs lock clean
+.PHONY: help setup up test lint bench-jobs bench-docs chaos chaos-docs lock clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +27,11 @@ lint: setup ## Style, types and boundaries.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench-jobs: setup $(VENV)-bench/.installed ## Jobs a second, latency, CPU, beside seven task queues: make bench-jobs ARGS=--json.
+bench-jobs: setup $(VENV)-bench/.installed ## Jobs a second, latency, CPU, beside six task queues: make bench-jobs ARGS=--json.
 	@exec $(BIN)/python -m bench.jobs $(ARGS)
+
+bench-docs: setup ## Write the tables of docs/benchmarks.md from REPORTS="bench.json", printed by benchmarks' --json.
+	$(BIN)/python -m bench.document $(REPORTS)
 
 chaos: setup ## Break a system of its own in every way, alone and mixed; about 50 minutes. ARGS="--faults broker".
 	$(BIN)/millrace chaos --faults all,mixed --seconds 600 $(ARGS)

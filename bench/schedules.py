@@ -45,7 +45,7 @@ def main() -> int:
         print(f"bench.schedules: {error}", file=sys.stderr)
         return 1
     asked = {"schedules": given.schedules, "seconds": given.seconds}
-    print(json.dumps({"figures": figures, "ratios": {}, "conditions": found | asked}))
+    print(json.dumps({"figures": figures, "ratios": {}, "conditions": {"bench": "schedules", **found, **asked}}))
     return 0
 
 

@@ -1,6 +1,7 @@
 """One run on one machine: ours and each peer in turn, several rounds. PostgreSQL and Valkey come with each."""
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             _say(f"round {number + 1} of {given.rounds}: {CONTENDERS[name].label}")
             wanted = [case for case in cases if number == 0 or case not in ONCE]
             _measure(name, wanted, partial(Run, given.scale, tuple(kinds)), found)
-    print(found.as_json() if given.json else found.as_text())
+    print(json.dumps(found.found()) if given.json else report.markdown(found.found()), end="\n" if given.json else "")
     return 1 if found.failed else 0
 
 

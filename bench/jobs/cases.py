@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
+
 from bench.jobs import meters
 from bench.jobs.stand import RUN_SECONDS, BenchError, Stand
 from infra.local.stack import ROOT
@@ -122,8 +124,9 @@ def wait_for(stand: Stand, kind: str, count: int, since_ns: int) -> list[int]:
     Raises BenchError when not each ran just once."""
     jobs = count * jobs_each(kind)
     with_first = jobs + jobs_each(kind)
-    stand.wait(lambda: stand.reader.count() >= with_first, RUN_SECONDS, f"{jobs} jobs were not done")
-    committed_ns = _committed_ns(stand, jobs, since_ns) if stand.contender.ours else 0
+    with stand.connect() as database:
+        stand.wait(lambda: stand.reader.count() >= with_first, RUN_SECONDS, f"{jobs} jobs were not done")
+        committed_ns = _committed_ns(stand, database, jobs, since_ns) if stand.contender.ours else 0
     records = stand.records()
     numbers = {(record.deed, record.number) for record in records}
     if len(numbers) != jobs or len(records) != jobs:
@@ -133,23 +136,23 @@ def wait_for(stand: Stand, kind: str, count: int, since_ns: int) -> list[int]:
     return [*times, max(committed_ns, times[-1])]
 
 
-def _committed_ns(stand: Stand, jobs: int, since_ns: int) -> int:
-    """When the ledger had the last of them succeeded; a body's own record is earlier."""
-    since = ids.floor(datetime.fromtimestamp(since_ns / 1e9, UTC))
-    with stand.connect() as ledger:
+def _committed_ns(stand: Stand, ledger: psycopg.Connection[Any], jobs: int, since_ns: int) -> int:
+    """When another session saw that the ledger has all of them succeeded; a body's own record is earlier. What lies
+    between its looks (stand.LOOK_SECONDS) counts against us."""
 
-        def settled() -> bool:
-            found = ledger.execute("SELECT NOT EXISTS (SELECT 1 FROM job WHERE state IN ('queued', 'running'))")
-            return bool(found.fetchone()[0])  # type: ignore[index]
-
-        stand.wait(settled, RUN_SECONDS, "the ledger has unfinished jobs")
-        [row] = ledger.execute(
-            """SELECT count(*), extract(epoch FROM max(finished_at)) FROM job WHERE id >= %s AND state = 'succeeded'""",
-            (since,),
+    def settled() -> bool:
+        found = ledger.execute(
+            "SELECT NOT EXISTS (SELECT 1 FROM job WHERE state IN ('queued', 'running') AND finished_at IS NULL)"
         )
+        return bool(found.fetchone()[0])  # type: ignore[index]
+
+    stand.wait(settled, RUN_SECONDS, "the ledger has unfinished jobs")
+    seen_ns = time.time_ns()
+    since = ids.floor(datetime.fromtimestamp(since_ns / 1e9, UTC))
+    [row] = ledger.execute("SELECT count(*) FROM job WHERE id >= %s AND state = 'succeeded'", (since,))
     if row[0] < jobs:
         raise BenchError(f"{row[0]} of {jobs} jobs succeeded")
-    return int(row[1] * 10**9)
+    return seen_ns
 
 
 def idle(stand: Stand, run: Run) -> Figures:

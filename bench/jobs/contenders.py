@@ -23,7 +23,7 @@ class Contender:
     workers: tuple[tuple[str, ...], ...]
     """Empty: the probe's worker and Beat."""
     jobs: int
-    """Of one throughput run: some seconds of work."""
+    """Of one throughput run: as many as ours, or some seconds of work."""
     environment: dict[str, str] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
 
@@ -45,6 +45,10 @@ def _celery(*options: str) -> tuple[tuple[str, ...], ...]:
     return ((*named, "-P", "prefork", "-c", "2", "-n", "bench@%h", *options),)
 
 
+def _dramatiq(threads: int) -> tuple[tuple[str, ...], ...]:
+    return (("-m", "dramatiq", "bench.peers.dramatiq_app", "-p", "2", "-t", str(threads)),)
+
+
 CONTENDERS: Final[dict[str, Contender]] = {
     OURS: Contender("Millrace: prefork -c 2, Beat", "millrace_app", (), jobs=10_000),
     "celery_adr": Contender(
@@ -55,11 +59,13 @@ CONTENDERS: Final[dict[str, Contender]] = {
         environment={"BENCH_CELERY": "adr"},
     ),
     "celery_plain": Contender("Celery prefork -c 2, no results", "celery_app", _celery(), jobs=2_000),
-    "dramatiq": Contender(
-        "Dramatiq, 2 processes x 4 threads",
+    "dramatiq": Contender("Dramatiq, 2 processes x 4 threads", "dramatiq_app", _dramatiq(4), jobs=10_000),
+    "dramatiq_tuned": Contender(
+        "Dramatiq, 2 processes x 8 threads, prefetch 100",
         "dramatiq_app",
-        (("-m", "dramatiq", "bench.peers.dramatiq_app", "-p", "2", "-t", "4"),),
-        jobs=5_000,
+        _dramatiq(8),
+        jobs=10_000,
+        environment={"dramatiq_queue_prefetch": "100"},
     ),
     "rq": Contender(
         "RQ SimpleWorker, 2 processes, no results", "rq_app", (("-m", "bench.peers.rq_app"),) * 2, jobs=1_000
@@ -68,7 +74,7 @@ CONTENDERS: Final[dict[str, Contender]] = {
         "Taskiq list broker, 2 processes x 100, no results",
         "taskiq_app",
         ((*_TASKIQ, "--workers", "2", "--log-level", "WARNING", "--max-async-tasks", "100"),),
-        jobs=5_000,
+        jobs=10_000,
     ),
     "procrastinate": Contender(
         "Procrastinate, 2 processes x 10",
@@ -81,6 +87,6 @@ CONTENDERS: Final[dict[str, Contender]] = {
         "Huey, 2 processes, no results",
         "huey_app",
         (("-m", "huey.bin.huey_consumer", "bench.peers.huey_app.huey", "-w", "2", "-k", "process", "-q"),),
-        jobs=5_000,
+        jobs=10_000,
     ),
 }

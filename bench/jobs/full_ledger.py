@@ -16,9 +16,10 @@ AUTOVACUUM_SECONDS = 70
 
 def full_ledger(stand: Stand, run: Run) -> Figures:
     """Jobs that wait are worked off, first with nothing else in the ledger, then behind a million finished ones and
-    with a hundred thousand in the queue; the same number of them counts. And the dead rows that this left."""
+    with a hundred thousand in the queue; the same number of them counts, and more wait behind these in both. And the
+    dead rows that this left."""
     jobs, queued = int(stand.contender.jobs * run.scale), int(QUEUED_ROWS * run.scale)
-    empty = drain(stand, run, "noop", jobs, of_the_first=jobs).per_s
+    empty = drain(stand, run, "noop", 2 * jobs, of_the_first=jobs).per_s
     with psycopg.connect(stand.admin_url.rpartition("/")[0] + f"/{stand.database}", autocommit=True) as admin:
         admin.execute("SET search_path = probe")
         _fill(admin, int(FINISHED_ROWS * run.scale))

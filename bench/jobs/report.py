@@ -1,14 +1,14 @@
 """Figures of several rounds as medians and ranges; ratios of ours to each peer; the targets beside what was found."""
 
-import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from bench.jobs.conditions import conditions
-from bench.jobs.contenders import OURS
+from bench.jobs.contenders import CONTENDERS, OURS
 from bench.jobs.targets import RATIOS, TARGETS
+from bench.tables import conditions_list, short, table
 
 Summary = dict[str, float]
 
@@ -17,7 +17,8 @@ class Report:
     """What was measured so far: by contender and measure (`case.kind.figure`) one value a round."""
 
     def __init__(self, names: list[str], **options: Any) -> None:
-        self._conditions = conditions() | options
+        about = {name: f"{CONTENDERS[name].label}; {CONTENDERS[name].jobs:,} jobs a run" for name in names}
+        self._conditions = {"bench": "jobs", **conditions(), **options, "systems": about}
         self._found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in names}
         self._windows: list[dict[str, float]] = []
         self._failures: dict[str, list[str]] = defaultdict(list)
@@ -69,43 +70,9 @@ class Report:
         }
         return {**self._conditions, **seen, "failures": dict(self._failures)}
 
-    def as_json(self) -> str:
-        return json.dumps({"figures": self.figures(), "ratios": self.ratios(), "conditions": self.conditions()})
-
-    def as_text(self) -> str:
-        """Markdown."""
-        tables = [*self._tables(), self._ratio_table(), self._target_table()]
-        return "\n\n".join([*filter(None, tables), self._conditions_list()])
-
-    def _tables(self) -> Iterable[str]:
-        figures = self.figures()
-        for case in {measure.partition(".")[0]: None for found in figures.values() for measure in found}:
-            rows: dict[str, dict[str, str]] = {}
-            for name, found in figures.items():
-                for measure, summary in found.items():
-                    if measure.startswith(f"{case}."):
-                        kind, _, figure = measure.removeprefix(f"{case}.").rpartition(".")
-                        rows.setdefault(f"{name} {kind}".strip(), {})[figure] = _spread(summary)
-            columns = list({column: None for row in rows.values() for column in row})
-            cells = ([name, *(row.get(column, "") for column in columns)] for name, row in rows.items())
-            yield _table([case, *columns], cells)
-
-    def _ratio_table(self) -> str:
-        ratios = {name: found for name, found in self.ratios().items() if name != "targets"}
-        rows = (
-            [name, *(short(found[name]) if name in found else "" for found in ratios.values())] for name, _, _ in RATIOS
-        )
-        return _table(["ours ÷ theirs", *ratios], (row for row in rows if any(row[1:])))
-
-    def _target_table(self) -> str:
-        rows = (
-            [each["target"], each["wanted"], short(each["found"]), "reached" if each["reached"] else "not reached"]
-            for each in self.ratios()["targets"]
-        )
-        return _table(["target", "wanted", "found", ""], rows)
-
-    def _conditions_list(self) -> str:
-        return "\n".join(f"- {name}: {_said(value)}" for name, value in self.conditions().items())
+    def found(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {"figures": self.figures(), "ratios": self.ratios(), "conditions": self.conditions()}
 
     def _median(self, name: str, measure: str) -> float | None:
         values = self._found.get(name, {}).get(measure)
@@ -117,27 +84,47 @@ def _summary(values: list[float]) -> Summary:
     return {**{name: round(value, 4) for name, value in found.items()}, "runs": len(values)}
 
 
+def markdown(found: dict[str, Any]) -> str:
+    """The tables of a report as `--json` printed it."""
+    tables = [_target_table(found["ratios"]), _ratio_table(found["ratios"]), *_tables(found["figures"])]
+    return "\n\n".join([*filter(None, tables), conditions_list(found["conditions"])]) + "\n"
+
+
+def _target_table(ratios: dict[str, Any]) -> str:
+    rows = (
+        [each["target"], each["wanted"], short(each["found"]), "reached" if each["reached"] else "**not reached**"]
+        for each in ratios["targets"]
+    )
+    return table(["target", "wanted", "found", ""], rows)
+
+
+def _ratio_table(ratios: dict[str, Any]) -> str:
+    peers = {name: found for name, found in ratios.items() if name != "targets"}
+    rows = ([name, *(short(found[name]) if name in found else "" for found in peers.values())] for name, _, _ in RATIOS)
+    return table(["ours ÷ theirs", *peers], (row for row in rows if any(row[1:])))
+
+
+def _tables(figures: dict[str, dict[str, Summary]]) -> Iterator[str]:
+    """One a case: a line a system, or a kind of job of one."""
+    for case in {measure.partition(".")[0]: None for found in figures.values() for measure in found}:
+        rows: dict[str, dict[str, str]] = {}
+        for name, found in figures.items():
+            for measure, summary in found.items():
+                if measure.startswith(f"{case}."):
+                    kind, _, figure = measure.removeprefix(f"{case}.").rpartition(".")
+                    rows.setdefault(f"{name} {kind}".strip(), {})[figure] = _spread(summary)
+        columns = list({column: None for row in rows.values() for column in row})
+        yield table(
+            [f"`{case}`", *columns],
+            ([name, *(row.get(column, "") for column in columns)] for name, row in rows.items()),
+        )
+
+
 def _spread(summary: Summary) -> str:
     if summary["runs"] == 1:
         return short(summary["median"])
     return f"{short(summary['median'])} ({short(summary['min'])}-{short(summary['max'])})"
 
 
-def _said(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {short(each) if isinstance(each, float) else each}" for name, each in value.items())
-    return str(value)
-
-
-def _table(head: list[str], rows: Iterable[list[str]]) -> str:
-    """Empty without rows."""
-    lines = list(rows)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines]) if lines else ""
-
-
 def line(figures: dict[str, float]) -> str:
     return ", ".join(f"{measure} {short(value)}" for measure, value in figures.items())
-
-
-def short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -31,6 +31,7 @@ READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 15.0
 RUN_SECONDS: Final = 300.0
 SETTLE_SECONDS: Final = 1.5
+LOOK_SECONDS: Final = 0.01
 
 
 class BenchError(Exception):
@@ -131,7 +132,7 @@ class Stand:
         while not condition():
             if time.monotonic() > end:
                 raise BenchError(f"{self.contender.label}: {complaint} within {seconds:.0f} s")
-            time.sleep(0.02)
+            time.sleep(LOOK_SECONDS)
 
     def connect(self) -> psycopg.Connection[Any]:
         """Autocommit; as the contender's own role."""

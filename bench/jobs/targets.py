@@ -66,6 +66,7 @@ def _accepted(ratio: str, text: str) -> tuple[Target, ...]:
 TARGETS: Final[tuple[Target, ...]] = (
     *_completed("end_to_end", "shared commit"),
     *_completed("end_to_end_event", "an event with one subscriber, whose jobs count"),
+    _times("dramatiq_tuned", "end_to_end", "completed a second, shared commit", 2),
     _times("dramatiq", "end_to_end_transaction", "completed a second, a transaction of its own", 1),
     *_accepted("accept", "bare server"),
     *_accepted("accept_no_broker", "bare server, broker stopped"),

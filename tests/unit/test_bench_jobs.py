@@ -1,12 +1,15 @@
-"""The benchmark of jobs: what it makes of figures, and how it counts statements."""
+"""Benchmarks: what is made of figures, how statements are counted, and that the page has what was measured."""
 
 import json
+import re
 
 import pytest
 
+from bench.document import PAGE, TABLES, place
 from bench.jobs.__main__ import main
-from bench.jobs.report import Report
+from bench.jobs.report import Report, markdown
 from bench.jobs.statements import tally
+from infra.measured import END, document, mark
 
 LOG = """\
 2026-01-01 00:00:00 UTC [7] probe@millrace LOG:  statement: BEGIN
@@ -33,7 +36,7 @@ def report():
 
 
 def test_a_report_has_medians_ranges_ratios_and_targets(report):
-    found = json.loads(report.as_json())
+    found = json.loads(json.dumps(report.found()))
     assert found.keys() == {"figures", "ratios", "conditions"}
     assert found["figures"]["ours"] == {
         "complete.noop.end_to_end_per_s": {"median": 4000.0, "min": 3000.0, "max": 5000.0, "runs": 2}
@@ -47,9 +50,30 @@ def test_a_report_has_medians_ranges_ratios_and_targets(report):
 
 def test_a_report_in_words_says_what_was_not_reached(report):
     report.add("ours", "start", {"p99_ms": 31.0}, [])
-    said = report.as_text()
+    said = markdown(report.found())
     assert "| ours noop | 4,000 (3,000-5,000) |" in said
-    assert "| commit to start, p99 in ms | <= 30 | 31 | not reached |" in said
+    assert "| commit to start, p99 in ms | <= 30 | 31 | **not reached** |" in said
+
+
+def test_the_page_has_the_tables_of_what_was_measured():
+    text = PAGE.read_text()
+    for bench in TABLES:
+        file = f"bench-{bench}.json"
+        [said] = re.findall(f"{mark(file)}\n(.*?){END}", text, re.DOTALL)
+        kept = PAGE.parent / "measured" / file
+        assert said == (place(json.loads(kept.read_text()))[1] if kept.exists() else "Not measured yet.\n")
+
+
+def test_the_page_is_written_from_reports(report, tmp_path):
+    page, file = tmp_path / "page.md", tmp_path / "report.json"
+    page.write_text(PAGE.read_text())
+    file.write_text(json.dumps(report.found()))
+    document(page, [file], place)
+    assert markdown(report.found()) in page.read_text()
+    assert json.loads((tmp_path / "measured/bench-jobs.json").read_text()) == json.loads(file.read_text())
+    file.write_text(json.dumps({**report.found(), "conditions": {"bench": "another"}}))
+    with pytest.raises(ValueError, match=r"report\.json holds no report for page\.md"):
+        document(page, [file], place)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from infra.chaos.document import END, FILES, MARKS, PAGE, document
+from infra.chaos.document import FILES, PAGE, place
 from infra.chaos.faults.database import stay_idle
 from infra.chaos.faults.fault import Fault, NotInjected, Scene
 from infra.chaos.record import Call, Crash, Record, SmallJob, Unknown, Upload
@@ -16,6 +16,7 @@ from infra.chaos.report import build, markdown
 from infra.chaos.run import Part, Run
 from infra.chaos.verdict import NEVER, QUARANTINED, Counts, judge, percentile
 from infra.chaos.world import JobRow, World
+from infra.measured import END, document, mark
 from infra.probe.record import FINISHED, FORMAT, HEARD, RAN, STARTED
 
 LEASE = 30.0
@@ -426,18 +427,18 @@ def test_the_documentation_is_filled_from_reports(kept, tmp_path):
     page, file, bad = tmp_path / "page.md", tmp_path / "report.json", tmp_path / "bad.json"
     page.write_text(PAGE.read_text())
     found = report(kept)
-    for system in MARKS:
+    for system in FILES:
         for accepted in (8_888, 7_777):
             file.write_text(json.dumps({**found, "system": system, "accepted": accepted}))
-            document(page, [file])
+            document(page, [file], place)
     assert page.read_text().split("<!-- chaos")[0] == PAGE.read_text().split("<!-- chaos")[0]
-    tables = [page.read_text().partition(mark)[2].partition(END)[0] for mark in MARKS.values()]
+    tables = [page.read_text().partition(mark(name))[2].partition(END)[0] for name in FILES.values()]
     assert [("7,777" in table, "8,888" in table, table.count("| part |")) for table in tables] == [(True, False, 1)] * 2
     kept_reports = [json.loads((tmp_path / "measured" / file).read_text()) for file in FILES.values()]
     assert [each["accepted"] for each in kept_reports] == [7_777] * 2
     whole = page.read_text()
     for text in ("not JSON", "[]", json.dumps({**found, "system": "another"})):
         bad.write_text(text)
-        with pytest.raises(ValueError, match=r"bad\.json is no report"):
-            document(page, [file, bad])
+        with pytest.raises(ValueError, match=r"bad\.json holds no report for page\.md"):
+            document(page, [file, bad], place)
     assert page.read_text() == whole
