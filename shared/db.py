@@ -50,10 +50,13 @@ class _Raw:
 
 
 def raw(session: Session) -> Statements:
-    """The psycopg connection of the session's transaction."""
-    connection = session.connection().connection.driver_connection
-    assert isinstance(connection, psycopg.Connection)
-    return _Raw(connection)
+    """The psycopg connection of the session's transaction. A session has one transaction: it is looked up once."""
+    found: Statements | None = session.info.get("raw")
+    if found is None:
+        connection = session.connection().connection.driver_connection
+        assert isinstance(connection, psycopg.Connection)
+        found = session.info["raw"] = _Raw(connection)
+    return found
 
 
 class Lasting:

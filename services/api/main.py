@@ -18,9 +18,9 @@ from shared.http import create_app
 
 @asynccontextmanager
 async def _peers(app: FastAPI) -> AsyncIterator[None]:
-    app.state.peers = Peers(app.state.settings.service_urls)
+    peers = app.state.peers = Peers(app.state.settings.service_urls)
     yield
-    await app.state.peers.close()
+    await peers.close()
 
 
 class KeyVerifier(Verifier):

@@ -112,7 +112,7 @@ class Attempt:
 
     def _succeed(self, session: Session, done: Finished, *, durably: bool) -> bool:
         try:
-            return moves.succeed_one(raw(session), done, durably=durably)
+            return moves.succeed_one(raw(session), done, self.job.part, durably=durably)
         except UNSTORABLE as error:
             raise ResultInvalid.of(error) from error
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,8 @@ class Claimed:
     traceparent: str | None
     created_at: datetime
     deadline: datetime | None
+    part: str
+    """The partition that has its row, as SQL names it."""
 
 
 def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed]:
@@ -49,7 +52,7 @@ def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed
              AND EXISTS (SELECT 1 FROM worker
                          WHERE worker.id = %(worker)s AND lease_until > now() AND draining_at IS NULL)
            RETURNING job.id, kind, attempt, max_attempts, crashes, args, workspace, run, traceparent, created_at,
-                     deadline""",
+                     deadline, job.tableoid::regclass::text AS part""",
         {"worker": worker, "ids": ids},
     ).fetchall()
     place = {id: n for n, id in enumerate(ids)}
@@ -66,14 +69,27 @@ class Finished:
     seconds: float | None = None
 
 
-def succeed_one(connection: Statements, done: Finished, *, durably: bool = True) -> bool:
-    """What `succeed` does, for a transaction of the job's own: its plan is kept, not made anew each time.
-    The commit that follows waits for the disk when it is to be done `durably`."""
-    row = connection.execute(
-        "SELECT job_succeed(%s, %s::integer, %s, %s::real, %s, %s) AS held",
-        (done.id, done.attempt, Jsonb(done.result), done.seconds, VERSION, durably),
-    ).fetchone()
-    return row is not None and row["held"]
+def succeed_one(connection: Statements, done: Finished, part: str = "job", *, durably: bool = True) -> bool:
+    """What `succeed` does, for a transaction of the job's own. The commit that follows waits for the disk when it is
+    to be done `durably`.
+
+    `part` is the partition that had the job's row when it was claimed: the statement on it alone takes PostgreSQL less
+    than half the time. Should the row have been moved since, it is looked for in the whole table.
+    """
+    values = (Jsonb(done.result), done.id, done.attempt, VERSION, done.seconds, durably)
+    held = connection.execute(_succeed_in(part), values).fetchone() is not None
+    return held or (part != "job" and succeed_one(connection, done, durably=durably))
+
+
+@cache
+def _succeed_in(part: str) -> str:
+    return f"""
+      WITH moved AS (
+        UPDATE {part} SET state = 'succeeded', result = %s, error = NULL, finished_at = now()
+        WHERE id = %s AND attempt = %s::integer AND state = 'running' RETURNING id, attempt, worker, started_at)
+      INSERT INTO attempt (job, number, outcome, worker, version, seconds, started_at, finished_at)
+      SELECT id, attempt, 'succeeded', worker, %s, %s::real, started_at, now() FROM moved
+      RETURNING CASE WHEN %s THEN NULL ELSE set_config('synchronous_commit', 'off', true) END"""  # noqa: S608 - ours
 
 
 def succeed(connection: Statements, finished: list[Finished]) -> set[UUID]:

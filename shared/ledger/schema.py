@@ -171,29 +171,6 @@ CREATE TABLE event_default PARTITION OF event DEFAULT;
 """
 
 _V2 = """
--- Finish
-
-CREATE FUNCTION job_succeed(
-  the_job uuid, the_attempt integer, the_result jsonb, the_seconds real, the_version text, durably boolean
-) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-  held record;
-BEGIN
-  UPDATE job SET state = 'succeeded', result = the_result, error = NULL, finished_at = now()
-  WHERE id = the_job AND attempt = the_attempt AND state = 'running' RETURNING worker, started_at INTO held;
-  IF FOUND THEN
-    IF NOT durably THEN
-      PERFORM set_config('synchronous_commit', 'off', true);
-    END IF;
-    INSERT INTO attempt (job, number, outcome, worker, version, seconds, started_at, finished_at)
-    VALUES (the_job, the_attempt, 'succeeded', held.worker, the_version, the_seconds, held.started_at, now());
-  END IF;
-  RETURN FOUND;
-END $$;
-COMMENT ON FUNCTION job_succeed IS
-  'running -> succeeded with the attempt''s record, planned once a session: false when the attempt is not the job''s.
-   Unless durably, the commit does not wait for the disk.';
-
 -- Redrive
 
 CREATE TABLE intervention (

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
@@ -33,6 +34,7 @@ def serving(app: FastAPI) -> Iterator[str]:
     """The app on a real socket of a free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # who calls before it is up waits
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -191,8 +193,8 @@ def peer_service() -> FastAPI:
 
 
 @contextmanager
-def front_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TestClient]:
-    """The gateway, with a service behind it that tells what reached it; after `environment("api")`."""
+def gateway(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FastAPI]:
+    """The gateway's app, with a service behind it that tells what reached it; after `environment("api")`."""
     key = OKPKey.generate_key("Ed25519", private=True)
     (tmp_path / "signing.pem").write_bytes(key.as_pem(private=True))
     monkeypatch.setenv("API_SIGNING_KEY_FILE", str(tmp_path / "signing.pem"))
@@ -204,8 +206,29 @@ def front_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Test
     with serving(peer_service()) as peer:
         services = {"api": "http://127.0.0.1:1", "ingest": peer, "reports": peer, "notifications": peer}
         monkeypatch.setenv("MILLRACE_SERVICE_URLS", json.dumps(services))
-        with TestClient(create()) as client:
-            yield client
+        yield create()
+
+
+@contextmanager
+def front_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TestClient]:
+    """The gateway, called without a socket."""
+    with gateway(monkeypatch, tmp_path) as app, TestClient(app) as client:
+        yield client
+
+
+class ServedDoor(httpx.Client):
+    """Calls the gateway on its socket, and knows the app that answers there."""
+
+    def __init__(self, url: str, app: FastAPI) -> None:
+        super().__init__(base_url=url, timeout=10)
+        self.url, self.app = url, app
+
+
+@contextmanager
+def served_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedDoor]:
+    """The gateway on a real socket, for the command and the client."""
+    with gateway(monkeypatch, tmp_path) as app, serving(app) as url, ServedDoor(url, app) as client:
+        yield client
 
 
 def bearer(key: str) -> dict[str, str]:

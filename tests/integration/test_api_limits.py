@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from clients.cli import place, run
 from services.api.adapters.peers import Patience, Peers
 from shared.db import Database
-from tests.integration.api_service import bearer, front_door, serving, workspace_and_key
+from tests.integration.api_service import bearer, front_door, served_door, workspace_and_key
 
 CANARY = {"kind": "api.canary.run", "args": {"text": "hello"}}
 Say = Callable[..., tuple[int, str, str]]
@@ -126,16 +126,23 @@ def test_why_is_told_of_its_own_jobs_and_of_others(door: TestClient, key: str) -
 
 
 @pytest.fixture
-def say(door: TestClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Say]:
+def say(
+    database: Database,
+    environment: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Say]:
     """Runs `millrace …` for the operator; answers its exit code and what it said on both streams."""
-    monkeypatch.setenv("MILLRACE_KEY", "the operator")
+    environment("api")
 
     def say(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
         return run(list(arguments)), *capsys.readouterr()
 
-    with serving(door.app) as url:  # type: ignore[arg-type]
-        monkeypatch.setenv("MILLRACE_URL", url)
+    with served_door(monkeypatch, tmp_path) as door:
+        monkeypatch.setenv("MILLRACE_URL", door.url)
+        monkeypatch.setenv("MILLRACE_KEY", "the operator")
         yield say
 
 

@@ -13,7 +13,7 @@ from shared import ids
 from shared.db import Database
 from shared.ledger import leases
 from shared.ledger.enqueue import Origin, enqueue
-from tests.integration.api_service import bearer, front_door, serving, workspace_and_key
+from tests.integration.api_service import bearer, served_door, workspace_and_key
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -28,8 +28,8 @@ def door(
     database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Any]:
     environment("api")
-    with front_door(monkeypatch, tmp_path) as door, serving(door.app) as url:
-        monkeypatch.setenv("MILLRACE_URL", url)
+    with served_door(monkeypatch, tmp_path) as door:
+        monkeypatch.setenv("MILLRACE_URL", door.url)
         monkeypatch.setenv("MILLRACE_KEY", "the operator")
         yield door
 

@@ -16,7 +16,7 @@ from shared.db import Database
 from shared.ledger.attempts import Attempt
 from shared.ledger.tasks import Tasks
 from shared.testing.ledger import jobs, run_due
-from tests.integration.api_service import front_door, serving, workspace_and_key
+from tests.integration.api_service import served_door, workspace_and_key
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -39,18 +39,17 @@ def door(
     database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Any]:
     environment("api")
-    with front_door(monkeypatch, tmp_path) as door:
+    with served_door(monkeypatch, tmp_path) as door:
         yield door
 
 
 @pytest.fixture
 def client(door: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    with serving(door.app) as url:
-        _, key = workspace_and_key(door)
-        monkeypatch.setenv("MILLRACE_URL", url)
-        monkeypatch.setenv("MILLRACE_KEY", key)
-        with Client(url, key) as client:
-            yield client
+    _, key = workspace_and_key(door)
+    monkeypatch.setenv("MILLRACE_URL", door.url)
+    monkeypatch.setenv("MILLRACE_KEY", key)
+    with Client(door.url, key) as client:
+        yield client
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from services.api.tasks import tasks
 from shared.db import Database
 from shared.ledger import firing
 from shared.testing.ledger import jobs
-from tests.integration.api_service import front_door, serving, workspace_and_key
+from tests.integration.api_service import served_door, workspace_and_key
 
 Say = Callable[..., tuple[int, str, str]]
 HELLO = ("create", "hello", RunCanary.kind, "--args", '{"text": "hello"}')
@@ -30,11 +30,11 @@ def client(
     database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Client]:
     environment("api")
-    with front_door(monkeypatch, tmp_path) as door, serving(door.app) as url:
+    with served_door(monkeypatch, tmp_path) as door:
         _, key = workspace_and_key(door)
-        monkeypatch.setenv("MILLRACE_URL", url)
+        monkeypatch.setenv("MILLRACE_URL", door.url)
         monkeypatch.setenv("MILLRACE_KEY", key)
-        with Client(url, key) as client:
+        with Client(door.url, key) as client:
             yield client
 
 

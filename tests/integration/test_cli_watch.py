@@ -17,7 +17,7 @@ from shared.ledger.attempts import Attempt
 from shared.ledger.tasks import Tasks
 from shared.testing.ledger import run_due
 from shared.testing.waiting import until
-from tests.integration.api_service import PEERS_JOB, front_door, serving, workspace_and_key
+from tests.integration.api_service import PEERS_JOB, served_door, workspace_and_key
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def client(
     database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Client]:
     environment("api")
-    with front_door(monkeypatch, tmp_path) as door, serving(door.app) as url:
+    with served_door(monkeypatch, tmp_path) as door:
         _, key = workspace_and_key(door)
-        monkeypatch.setenv("MILLRACE_URL", url)
+        monkeypatch.setenv("MILLRACE_URL", door.url)
         monkeypatch.setenv("MILLRACE_KEY", key)
-        with Client(url, key) as client:
+        with Client(door.url, key) as client:
             yield client
 
 

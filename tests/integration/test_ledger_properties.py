@@ -82,6 +82,7 @@ class Believed:
 
     job: UUID
     attempt: int
+    part: str
 
 
 class Ledger(RuleBasedStateMachine):
@@ -161,7 +162,7 @@ class Ledger(RuleBasedStateMachine):
             job = self.known[each.id]
             job.state, job.attempt, job.worker = "running", job.attempt + 1, worker
             assert (each.attempt, each.crashes) == (job.attempt, job.crashes)
-        return multiple(*(Believed(each.id, each.attempt) for each in claimed))
+        return multiple(*(Believed(each.id, each.attempt, each.part) for each in claimed))
 
     @rule(target=endings, belief=beliefs)
     def begin_to_finish(self, belief: Believed) -> tuple[Believed, Connection]:
@@ -173,13 +174,13 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(ending=consumes(endings), together=st.booleans())
     def finish(self, ending: tuple[Believed, Connection], together: bool) -> None:
-        """By the statement for many, or by the function for one."""
+        """By the statement for many, or by the one for a transaction of its own."""
         belief, connection = ending
         held, done = self.holds(belief), Finished(belief.job, belief.attempt)
         if together:
             assert moves.succeed(connection, [done]) == ({belief.job} if held else set())
         else:
-            assert moves.succeed_one(connection, done) == held
+            assert moves.succeed_one(connection, done, belief.part) == held
         connection.execute("COMMIT" if held else "ROLLBACK")
         if held:
             self.known[belief.job].leaves("succeeded", "succeeded")
