@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import httpx2 as httpx
 
+from infra.chaos import limits
 from infra.chaos.record import Call, Ending, SmallJob, Unknown, Upload
 from infra.chaos.world import Endpoint, World
 
@@ -29,6 +30,11 @@ SHARE_DONE: Final = 1 - 1 / REFUSED_EVERY
 KEYLESS: Final = ("noop", "write")
 KEYLESS_EVERY: Final = 2
 """Of these kinds one in so many is asked for without an Idempotency-Key."""
+SHARERS: Final = 16
+SHARERS_EVERY: Final = 64
+"""So many jobs that share one thing are asked for at once, each time that so many others were: half of what the limits
+let begin."""
+SHARED_SECONDS: Final = 0.3
 ROWS: Final = 200
 Json = dict[str, Any]
 
@@ -46,6 +52,8 @@ class Want:
     """Sent once, without an Idempotency-Key: such requests share a commit."""
     numbers: tuple[int, ...] = ()
     """Of several jobs that are asked for by one request."""
+    together: bool = False
+    """Messages of several are to come of these."""
 
 
 class Load:
@@ -104,7 +112,7 @@ class Load:
         if not self._world.groups:
             return frozenset()
         numbers = tuple(self._record.draw() for _ in range(jobs))
-        self._wanted.put(Want(kind, {}, numbers=numbers))
+        self._wanted.put(Want(kind, {}, numbers=numbers, together=True))
         return frozenset(numbers)
 
     def _pace(self) -> None:
@@ -117,7 +125,17 @@ class Load:
                 kind = "refused"
             with suppress(queue.Full):  # the API is away, and its callers wait: more of them would change nothing
                 self._wanted.put_nowait(Want(kind, self._args(kind), keyless=self._is_keyless(kind)))
+            if self._world.limits and turn % SHARERS_EVERY == 1:
+                self._want_sharers(turn // SHARERS_EVERY)
             self._stopped.wait(1 / self.rate)
+
+    def _want_sharers(self, round_: int) -> None:
+        """More jobs of one thing at once than its limit and the rate let begin."""
+        thing = limits.THINGS[round_ % len(limits.THINGS)]
+        numbers = tuple(self._record.draw() for _ in range(SHARERS))
+        self._record.things |= dict.fromkeys(numbers, thing)
+        with suppress(queue.Full):
+            self._wanted.put_nowait(Want(limits.KIND, {"thing": thing, "seconds": SHARED_SECONDS}, numbers=numbers))
 
     def _is_keyless(self, kind: str) -> bool:
         return self._world.groups and kind in KEYLESS and self._random.randrange(KEYLESS_EVERY) == 0
@@ -165,7 +183,7 @@ class Load:
     def _ask_for_crowd(self, client: httpx.Client, want: Want) -> None:
         """Many jobs by one request under one key."""
         part, endpoint = self._record.part, self._world.jobs
-        jobs = [{"kind": f"probe.thing.{want.kind}", "args": {"number": number}} for number in want.numbers]
+        jobs = [{"kind": f"probe.thing.{want.kind}", "args": {**want.args, "number": n}} for n in want.numbers]
         key = f"crowd-{want.numbers[0]}"
 
         def send() -> httpx.Response:
@@ -181,7 +199,8 @@ class Load:
             SmallJob(number, want.kind, want.ending, part, job, now)
             for number, job in zip(want.numbers, answer.json()["jobs"], strict=True)
         ]
-        self._record.crowds.append((part, frozenset(want.numbers)))
+        if want.together:
+            self._record.crowds.append((part, frozenset(want.numbers)))
 
     def _ask_for_refusal(self, client: httpx.Client) -> None:
         number = self._record.draw()

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import httpx2 as httpx
 
+from infra.chaos import limits
 from infra.chaos.proxy import Proxy
 from infra.chaos.record import Record, SmallJob
 from infra.chaos.sinks import HookSink, MailSink
@@ -96,6 +97,7 @@ class Millrace(World):
     https = ("api-http", "ingest-http", "probe-http")
     beats = ("probe-beat", "ingest-beat", "reports-beat", "notifications-beat", "api-beat")
     groups = True
+    limits = True
     stack: ChaosStack
     probe: Probe
 
@@ -137,6 +139,9 @@ class Millrace(World):
                 connection.execute(AUDIT_ONE.format(schema=schema).encode())
         self.app_url = self.probe.database_url
         self.jobs = Endpoint(self.probe.url, self.probe.headers)
+        for key, limit in limits.RULES.items():
+            url = f"{self.probe.url}/v1/limits/{key}"
+            httpx.put(url, json=limit, headers=self.probe.operator_headers, trust_env=False).raise_for_status()
         self.uploads = self._furnish()
 
     def _furnish(self) -> Endpoint:
@@ -212,7 +217,8 @@ class Millrace(World):
 
     def moves(self) -> list[Row]:
         return self.query(
-            "SELECT service, job::text AS job, was, became, attempt_was, attempt FROM chaos.move ORDER BY at"
+            """SELECT service, job::text AS job, was, became, attempt_was, attempt, extract(epoch FROM at)::float AS at
+               FROM chaos.move ORDER BY at"""
         )
 
     def together(self) -> set[int]:

@@ -65,6 +65,7 @@ class Crash:
     part: str
     at_ns: int
     pids: frozenset[int]
+    frozen: bool = False
 
 
 @dataclass
@@ -100,6 +101,8 @@ class Record:
         self.unknown: list[Unknown] = []
         self.crowds: list[tuple[str, frozenset[int]]] = []
         """Parts, and numbers of jobs that were asked for at once: messages of several are to come of them."""
+        self.things: dict[int, str] = {}
+        """Numbers of jobs that are limited, each with the thing that it shares."""
         self.crashes: list[Crash] = []
         self.silenced: set[str] = set()
         """Parts in which an API process was killed: there, a request may go without any answer."""
@@ -115,8 +118,8 @@ class Record:
             self._numbers += 1
             return self._numbers
 
-    def crashed(self, pids: Iterable[int]) -> None:
-        self.crashes.append(Crash(self.part, time.time_ns(), frozenset(pids)))
+    def crashed(self, pids: Iterable[int], *, frozen: bool = False) -> None:
+        self.crashes.append(Crash(self.part, time.time_ns(), frozenset(pids), frozen))
 
     def calls_between(self, start: float, end: float) -> list[Call]:
         return [call for call in list(self.calls) if start <= call.at < end]

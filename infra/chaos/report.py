@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import Any, Final
 
+from infra.chaos import limits
 from infra.chaos.load import GIVE_UP_SECONDS
 from infra.chaos.run import BACK_SECONDS, RECOVERY_EXTRA_SECONDS, Part, Run
 from infra.chaos.verdict import NEVER, Counts, Verdict, as_json, percentile
@@ -33,6 +34,7 @@ def build(world: World, run: Run, verdict: Verdict, seed: int, seconds: float) -
     return {
         "system": world.name,
         **as_json(total),
+        "most_held": verdict.most_held,
         "recovery_p50_s": _rounded(percentile(everything, 0.5)),
         "recovery_p99_s": _rounded(percentile(everything, 0.99)),
         "recoveries": len(everything),
@@ -44,12 +46,14 @@ def build(world: World, run: Run, verdict: Verdict, seed: int, seconds: float) -
         "broken": [
             *_broken(total, faults, len(world.record.unresolved)),
             *(f"not injected: {each}" for each in run.trouble),
+            *(["no limit was reached"] if total.limited and verdict.most_held < limits.CONCURRENCY else []),
         ],
         "words": verdict.words[:WORDS],
         "conditions": {
             "seed": seed,
             "seconds": round(seconds),
             "lease_seconds": world.lease_seconds,
+            "limits": limits.RULES if world.limits else {},
             "cpus": os.cpu_count(),
             "load_average": round(os.getloadavg()[0], 1),
             "python": platform.python_version(),
@@ -146,6 +150,7 @@ _COLUMNS: Final = (
     ("lost", "lost"),
     ("effects twice", "duplicated_effects"),
     ("messages twice", "duplicate_messages"),
+    ("over a limit / limited", ("limit_exceeded", "limited")),
     ("recovery p50 / p99, s", ("recovery_p50_s", "recovery_p99_s")),
     ("first job after, s", "resumed_s"),
     ("throughput back, s", "throughput_back_s"),
@@ -154,7 +159,9 @@ _COLUMNS: Final = (
 )
 
 
-_IN_TABLE: Final = ("lost", "duplicated_effects")
+_IN_TABLE: Final = ("lost", "duplicated_effects", "limit_exceeded")
+COUNTED: Final = ("quarantined", "unconfirmed", "most_held")
+"""What may be, and is told."""
 
 
 def markdown(found: Json) -> str:
@@ -168,13 +175,14 @@ def markdown(found: Json) -> str:
         "api_requests": sum(fault["api_requests"] for fault in found["faults"]),
         "api_p99_before_ms": None,
     }
-    lines = [
-        "| " + " | ".join(title for title, _ in _COLUMNS) + " |",
-        "|---" + "|---:" * (len(_COLUMNS) - 1) + "|",
-        *("| " + " | ".join(_cell(row, key) for _, key in _COLUMNS) + " |" for row in (*found["faults"], whole)),
-    ]
     # A report of an earlier harness has not counted all that this one does.
-    counted = [name for name in (*NEVER, "quarantined", "unconfirmed") if name not in _IN_TABLE and name in found]
+    columns = [(title, key) for title, key in _COLUMNS if whole.keys() >= ({key} if isinstance(key, str) else {*key})]
+    lines = [
+        "| " + " | ".join(title for title, _ in columns) + " |",
+        "|---" + "|---:" * (len(columns) - 1) + "|",
+        *("| " + " | ".join(_cell(row, key) for _, key in columns) + " |" for row in (*found["faults"], whole)),
+    ]
+    counted = [name for name in (*NEVER, *COUNTED) if name not in _IN_TABLE and name in found]
     beside = ", ".join(f"`{name}` {found[name]:,}" for name in counted)
     said = found["conditions"]
     lines += [

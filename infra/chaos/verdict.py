@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from infra.chaos import limits
 from infra.chaos.record import Record, SmallJob, Unknown, Upload
 from infra.chaos.world import JobRow, Row, World
 from infra.probe import record as deeds
@@ -22,7 +23,7 @@ LEGAL: Final = frozenset(
 SERVICES: Final = "services"
 """Where is counted what belongs to no part: the services' own work."""
 ENDED: Final = ("succeeded", "failed", "cancelled")
-OWN_EFFECT: Final = ("write", "take", "hold")
+OWN_EFFECT: Final = ("write", "take", "hold", limits.KIND)
 QUARANTINED: Final = "job.quarantined"
 CRASHES: Final = 3
 """So many times a job must have lost its worker before it is quarantined: by the default of MILLRACE_MAX_CRASHES."""
@@ -60,6 +61,12 @@ class Counts:
     """Asked for once, without a key and without an answer: of them those that exist count as accepted, too."""
     scattered: int = 0
     """Crowds of jobs asked for at once of which no message carried two: what is said of such messages was not tried."""
+    limited: int = 0
+    """Of the accepted, those under limits."""
+    limit_exceeded: int = 0
+    """Jobs that were in what they share when it held as many others as its limit allows."""
+    rate_exceeded: int = 0
+    """Jobs that began sooner than their rate allows."""
     left_open: int = 0
     """Jobs and events of any service that had not ended at the end of the run, whoever asked for them."""
     quarantined: int = 0
@@ -75,6 +82,7 @@ class Counts:
 NEVER: Final = (
     *("lost", "unexplained", "duplicated_effects", "duplicated_jobs", "double_commits"),
     *("illegal_moves", "unheard_events", "rolled_back_ran", "wrongly_ended", "left_open", "scattered"),
+    *("limit_exceeded", "rate_exceeded"),
 )
 """Counts that break a promise when they are not zero."""
 
@@ -87,6 +95,8 @@ class Verdict:
     words: list[str] = field(default_factory=list)
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds from a crash to the next attempt of each job that it hit, by part."""
+    most_held: int = 0
+    """Bodies that were at once in a thing that limited jobs share."""
 
     def total(self) -> Counts:
         total = Counts()
@@ -119,7 +129,9 @@ def judge(world: World) -> Verdict:
         _judge_job(verdict, job, excused, by_number[job.number], had[job.number], ran[job.number], ends[job.number])
     _judge_uploads(verdict, world, record, deadly)
     _judge_refused(verdict, record, by_number, had, ran)
-    _judge_moves(verdict, record, world.moves())
+    moves = world.moves()
+    _judge_moves(verdict, record, moves)
+    _judge_limits(verdict, world, done, moves)
     left = world.still_open()
     verdict.parts[SERVICES].left_open = len(left)
     verdict.words += [f"at the end {words}" for words in left]
@@ -250,6 +262,29 @@ def _judge_moves(verdict: Verdict, record: Record, moves: Iterable[Row]) -> None
         if move["became"] == "succeeded":
             committed[move["service"], move["job"]] += 1
             counts.double_commits += int(committed[move["service"], move["job"]] > 1)
+
+
+def _judge_limits(verdict: Verdict, world: World, done: Sequence[Deed], moves: Iterable[Row]) -> None:
+    jobs = {job.job: job for job in world.record.jobs if job.kind == limits.KIND}
+    parts = {job.number: job.part for job in jobs.values()}
+    starts, taken = list[tuple[float, int]](), defaultdict[int, list[int]](list)
+    for move in moves:
+        if (job := jobs.get(move["job"])) is None:
+            continue
+        if move["became"] == "running":
+            starts.append((move["at"], job.number))
+        elif move["was"] == "running":
+            taken[job.number].append(int(move["at"] * 1e9))
+    held = limits.hold(world.record.things, done, world.record.crashes, taken, world.lease_seconds)
+    verdict.most_held = max(held.most.values(), default=0)
+    for job in jobs.values():
+        verdict.parts[job.part].limited += 1
+    for number in held.exceeded:
+        verdict.parts[parts.get(number, SERVICES)].limit_exceeded += 1
+        verdict.words.append(f"{world.record.things[number]}: {number} entered it as one too many")
+    for number in limits.too_soon(starts):
+        verdict.parts[parts[number]].rate_exceeded += 1
+        verdict.words.append(f"{number} began sooner than its rate allows")
 
 
 def _recoveries(done: Iterable[Deed], pids: Iterable[int], at_ns: int) -> list[float]:

@@ -71,6 +71,8 @@ class World(ABC):
     beats: Sequence[str]
     groups: bool = False
     """Whether requests without an Idempotency-Key share commits, and messages carry several jobs."""
+    limits: bool = False
+    """Whether it has limits that hold over all workers: then those of `infra.chaos.limits` are set."""
     lease_seconds: float
     """After so long a worker that says nothing has lost its jobs."""
     patience_seconds: float = 400.0
@@ -111,7 +113,8 @@ class World(ABC):
 
     @abstractmethod
     def moves(self) -> list[Row]:
-        """Every move of every job's state that was committed: service, job, was, became, attempt_was, attempt."""
+        """Every move of every job's state that was committed: service, job, was, became, attempt_was, attempt, at
+        (seconds since the epoch)."""
 
     def together(self) -> set[int]:
         """Numbers of jobs that one worker began at the same instant as another: they came by one message."""
@@ -163,7 +166,7 @@ class World(ABC):
         if not pids:
             return False
         if number in (signal.SIGKILL, signal.SIGSTOP):
-            self.record.crashed(pids)
+            self.record.crashed(pids, frozen=number == signal.SIGSTOP)
         with suppress(ProcessLookupError):
             os.killpg(pids[0], number)
         return True

@@ -74,6 +74,20 @@ class Hold(Numbered):
     seconds: float = Field(default=1.0, ge=0, le=600)
 
 
+class Share(Numbered):
+    """Has a `thing` to itself for so many seconds, or shares it with as many as its limit lets in; then writes one
+    effect row."""
+
+    kind: ClassVar[str] = "probe.thing.share"
+    together: ClassVar[int] = 1
+
+    thing: str = Field(default="one", pattern=r"^[a-z]{1,20}$")
+    seconds: float = Field(default=0.3, ge=0, le=600)
+
+    def limit_key(self) -> str:
+        return f"thing:{self.thing}"
+
+
 class Misbehave(Numbered):
     """Goes wrong in the way that is asked for, each time; a job that only crashes its process is quarantined."""
 

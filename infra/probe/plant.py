@@ -60,6 +60,7 @@ class Probe:
         self._given = dict(environment or {})
         self._password = secrets.token_urlsafe(24)
         self._service_key = secrets.token_urlsafe(32)
+        self._operator_key = secrets.token_urlsafe(32)
         self._signing_key = OKPKey.generate_key("Ed25519")
 
     @property
@@ -71,6 +72,11 @@ class Probe:
     def headers(self) -> dict[str, str]:
         """What a caller of its workspace sends, good for a day."""
         return {"Authorization": f"Bearer {self.token()}"}
+
+    @property
+    def operator_headers(self) -> dict[str, str]:
+        """What who runs it sends: limits are the operator's affair."""
+        return {"Authorization": f"Bearer {self._operator_key}"}
 
     def token(self) -> str:
         now = int(time.time())
@@ -87,7 +93,10 @@ class Probe:
 
     def environment(self) -> dict[str, str]:
         """The settings of its processes."""
-        accounts = {"probe": {"sha256": sha256(self._service_key.encode()).hexdigest(), "scopes": ["events"]}}
+        keys = {"probe": (self._service_key, ["events"]), "operator": (self._operator_key, ["operator"])}
+        accounts = {
+            name: {"sha256": sha256(key.encode()).hexdigest(), "scopes": scopes} for name, (key, scopes) in keys.items()
+        }
         return {
             "MILLRACE_DATABASE_URL": at(self._servers.database_url, NAME, self._password, DATABASE),
             "MILLRACE_BROKER_URL": self._servers.broker_url,

@@ -20,6 +20,9 @@ STARTED: Final = b"S"
 FINISHED: Final = b"F"
 HEARD: Final = b"E"
 """An event's subscriber ran."""
+ENTERED: Final = b"I"
+"""What is limited begins; it ends with LEFT, however that comes about."""
+LEFT: Final = b"O"
 
 
 @dataclass(frozen=True)

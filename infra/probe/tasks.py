@@ -4,8 +4,8 @@ import time
 from functools import cache
 
 from infra.probe import mischief
-from infra.probe.jobs import Hang, Hold, Misbehave, Noop, NoteThing, Numbered, Take, Tell, ThingDone, Write
-from infra.probe.record import FINISHED, HEARD, RAN, STARTED, Writer
+from infra.probe.jobs import Hang, Hold, Misbehave, Noop, NoteThing, Numbered, Share, Take, Tell, ThingDone, Write
+from infra.probe.record import ENTERED, FINISHED, HEARD, LEFT, RAN, STARTED, Writer
 from infra.probe.settings import ProbeSettings
 from shared.db import Statements, raw
 from shared.ledger.attempts import Attempt
@@ -65,6 +65,17 @@ def hold(attempt: Attempt, args: Hold) -> None:
     with attempt.finishing() as session:
         _have_effect(raw(session), attempt, args.number)
     _mark(FINISHED, args)
+
+
+@tasks.job(Share)
+def share(attempt: Attempt, args: Share) -> None:
+    _mark(ENTERED, args)
+    try:
+        time.sleep(args.seconds)
+    finally:
+        _mark(LEFT, args)
+    with attempt.finishing() as session:
+        _have_effect(raw(session), attempt, args.number)
 
 
 @tasks.job(Misbehave)

@@ -416,7 +416,7 @@ def test_the_report_names_every_promise_that_was_broken(told):
         "broker-flush: no request met it",
     ]
     *table, empty, beside = markdown(report).splitlines()
-    assert ([line.count("|") for line in table], empty) == ([14] * 4, "")
+    assert ([line.count("|") for line in table], empty) == ([15] * 4, "")
     assert "`rolled_back_ran` 0" in beside
     assert {"lost", "duplicate_messages", "recovery_p99_s", "api_errors", "api_p99_ms"} <= report.keys()
     assert Counter(report["faults"][0]["injected"]) == Counter()

@@ -1,16 +1,17 @@
 """Messages that nobody should have sent: twice, for no job, malformed, far too large; and events that nobody hears."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, Final
 from uuid import uuid4
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from infra.chaos.faults.broker import client
-from infra.chaos.faults.fault import Fault, Scene
+from infra.chaos.faults.fault import Fault, NotInjected, Scene
 
 OVERSIZED_BYTES: Final = 30_000_000
 DOUBLED: Final = 20
@@ -24,57 +25,83 @@ MALFORMED: Final = (
     b'{"body": "e30=", "headers": {}, "properties": {}, "content-type": "application/json"}',
 )
 """Raw entries of the broker's list."""
+AWAY: Final = (OperationalError, RedisError, OSError)
+
+
+class Sender:
+    """Sends whatever it is told to the queue of small jobs, by a Celery of its own or as raw entries.
+
+    The broker may be away, by another fault; any other error is the fault's own and is raised.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self._queue = scene.world.queue
+        self._broker = client(scene.world)
+        self._app = Celery("chaos", broker=scene.world.broker_url, set_as_current=False)
+        self._app.conf.update(broker_connection_max_retries=0, broker_transport_options={"socket_timeout": 5})
+        self.sent = 0
+        self.why = "there was nothing to send"
+
+    def send(self, name: str, *args: Any, task_id: str | None = None) -> None:
+        self._try(lambda: self._app.send_task(name, args=args, task_id=task_id, queue=self._queue, retry=False))
+
+    def push(self, raw: bytes | str) -> None:
+        self._try(lambda: self._broker.lpush(self._queue, raw))
+
+    def _try(self, act: Callable[[], Any]) -> None:
+        try:
+            act()
+        except AWAY as error:
+            self.why = f"{type(error).__name__}: {error}"
+        else:
+            self.sent += 1
+
+    def close(self) -> None:
+        self._app.close()
+        self._broker.close()
 
 
 @contextmanager
-def sender(scene: Scene) -> Iterator[Any]:
-    """A Celery of our own: sends whatever it is told to the queue of small jobs."""
-    app = Celery("chaos", broker=scene.world.broker_url, set_as_current=False)
-    app.conf.update(broker_connection_max_retries=0, broker_transport_options={"socket_timeout": 5})
-    try:
-        yield app
-    finally:
-        app.close()
-
-
-def send(app: Any, scene: Scene, name: str, *args: Any, task_id: str | None = None) -> None:
-    with suppress(Exception):  # the broker may be away: then there is nothing to send to
-        app.send_task(name, args=args, task_id=task_id, queue=scene.world.queue, retry=False)
+def sending(scene: Scene) -> Iterator[Sender]:
+    """Raises NotInjected when no message went out."""
+    with closing(Sender(scene)) as sender:
+        yield sender
+    if not sender.sent:
+        raise NotInjected(f"no message could be sent: {sender.why}"[:300])
 
 
 def double(scene: Scene) -> None:
     """Each message again, while its job may wait, run, or be long done."""
-    with sender(scene) as app:
+    with sending(scene) as sender:
         while scene.window.wait(0.5):
             for job in scene.world.record.jobs[-DOUBLED:]:
                 message = scene.world.message_of(job)
-                send(app, scene, f"probe.thing.{job.kind}", *message["args"], task_id=message["task_id"])
+                sender.send(f"probe.thing.{job.kind}", *message["args"], task_id=message["task_id"])
 
 
 def name_unknown_jobs(scene: Scene) -> None:
-    with sender(scene) as app:
+    with sending(scene) as sender:
         while scene.window.wait(1.0):
-            send(app, scene, "probe.thing.write", [str(uuid4()), str(uuid4())])
-            send(app, scene, "probe.thing.unheard_of", [str(uuid4())])
+            sender.send("probe.thing.write", [str(uuid4()), str(uuid4())])
+            sender.send("probe.thing.unheard_of", [str(uuid4())])
 
 
 def malform(scene: Scene) -> None:
     wrong: tuple[Any, ...] = ("not a list", 7, None, [7, None, {}], ["no id"], [[]])
-    while scene.window.wait(1.0):
-        with client(scene.world) as broker, suppress(RedisError):
+    with sending(scene) as sender:
+        while scene.window.wait(1.0):
             for raw in MALFORMED:
-                broker.lpush(scene.world.queue, raw)
-        with sender(scene) as app:
+                sender.push(raw)
             for argument in wrong:
-                send(app, scene, "probe.thing.write", argument)
-                send(app, scene, "millrace.event.receive", argument)
+                sender.send("probe.thing.write", argument)
+                sender.send("millrace.event.receive", argument)
 
 
 def oversize(scene: Scene) -> None:
-    with sender(scene) as app:
+    with sending(scene) as sender:
         while scene.window.wait(3.0):
-            send(app, scene, "probe.thing.write", ["x" * OVERSIZED_BYTES])
-            send(app, scene, "millrace.event.receive", [{"data": json.dumps("x" * OVERSIZED_BYTES)}])
+            sender.send("probe.thing.write", ["x" * OVERSIZED_BYTES])
+            sender.send("millrace.event.receive", [{"data": json.dumps("x" * OVERSIZED_BYTES)}])
 
 
 def silence_consumer(scene: Scene) -> None:
@@ -83,8 +110,11 @@ def silence_consumer(scene: Scene) -> None:
     while scene.window.wait(0.2):
         for name in ("reports-worker", "reports-beat"):
             world.kill(name)
-    with client(world) as broker, suppress(RedisError):
-        broker.flushall()
+    try:
+        with client(world) as broker:
+            broker.flushall()
+    except RedisError as error:
+        raise NotInjected(f"the broker could not be emptied: {error}"[:300]) from error
 
 
 def faults(lease: float) -> list[Fault]:
