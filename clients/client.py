@@ -232,12 +232,14 @@ class Client:
             self._pause(tries, wanted)
 
     def create_job(self, kind: str, args: Json, *, idempotency_key: str | None = None, **options: Any) -> Json:
-        """Owe a job of a public kind, once however often it is sent. `options`: lane, not_before, deadline.
-        Returns {"job": …, "run": …}."""
+        """Owe a job of a public kind, once however often it is sent. `options`: lane, not_before, deadline, unique
+        ({"key": …, "scope": "queued", "unfinished" or "period", "period_seconds": …}).
+        Returns {"job": …, "run": …, "existing": whether the unique key stood for it already}."""
         return self._owe("/v1/jobs", {"kind": kind, "args": args, **options}, idempotency_key)
 
     def create_jobs(self, jobs: list[Json], *, idempotency_key: str | None = None) -> Json:
-        """Owe up to 10,000 jobs of one service, all or none. Returns {"run": …, "jobs": [ids in order]}."""
+        """Owe up to 10,000 jobs of one service, all or none. Returns {"run": …, "jobs": [ids in order],
+        "existing": those of them that unique keys stood for already}."""
         return self._owe("/v1/jobs:batch", {"jobs": jobs}, idempotency_key)
 
     def cancel_job(self, job: str) -> Json:

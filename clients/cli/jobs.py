@@ -27,7 +27,7 @@ STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
 MOVABLE: Final = {"retry": ("failed", "cancelled"), "cancel": ("queued", "running")}
 DONE: Final = {"retry": "driven again", "cancel": "cancelled"}
 MOVED_A_REQUEST: Final = 2_000
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _moment(text: str, option: str) -> str:
     """A time of the caller's zone, unless it names its own; or so long ago."""
     try:
         if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text):
-            return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
+            return (datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})).isoformat()
         return datetime.fromisoformat(text).astimezone().isoformat()
     except (ValueError, OverflowError):
         raise BadInput(f"{option} {text!r} is neither a time (2026-11-25T09:00) nor an age (30m, 12h, 7d)") from None

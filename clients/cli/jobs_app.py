@@ -40,6 +40,44 @@ def list_(
 
 
 @app.command()
+def create(
+    kind: Annotated[str, typer.Argument(help="A public kind, such as api.canary.run.")],
+    args: Annotated[str, typer.Option("--args", help="Its arguments, as JSON.")] = "{}",
+    lane: Annotated[
+        str | None, typer.Option("--lane", help="urgent, normal or bulk.", show_default="the kind's")
+    ] = None,
+    not_before: Annotated[
+        str | None, typer.Option("--not-before", help="Not earlier: a time, or 30m, 12h ahead.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", help="Given up then: a time, or 30m, 12h ahead.")
+    ] = None,
+    unique: Annotated[str | None, typer.Option("--unique", help="A key: one job at a time under it.")] = None,
+    unique_while: Annotated[
+        str | None, typer.Option("--unique-while", help="queued or unfinished.", show_default="unfinished")
+    ] = None,
+    unique_for: Annotated[str | None, typer.Option("--unique-for", help="Instead: for 30s, 15m, 6h.")] = None,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+) -> None:
+    """Owe a job of a public kind; with --unique, or be told the one that is there."""
+    from clients.cli import create as command
+
+    command.create_job(
+        folder(state),
+        kind,
+        args=args,
+        lane=lane,
+        not_before=not_before,
+        deadline=deadline,
+        unique=unique,
+        unique_while=unique_while,
+        unique_for=unique_for,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def show(
     job: Annotated[str, typer.Argument(help="A job's id.")], as_json: JsonOption = False, state: StateOption = None
 ) -> None:

@@ -1,7 +1,7 @@
 """Bodies that every service's answers share."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,15 +33,23 @@ class Accepted(BaseModel):
     run: RunLink
 
     @classmethod
-    def of(cls, job: UUID, run: UUID) -> "Accepted":
-        return cls(job=JobLink(id=job, url=f"/v1/jobs/{job}"), run=RunLink.of(run))
+    def of(cls, job: UUID, run: UUID, **more: Any) -> Self:
+        return cls(job=JobLink(id=job, url=f"/v1/jobs/{job}"), run=RunLink.of(run), **more)
+
+
+class AcceptedJob(Accepted):
+    existing: bool
+    """The job was there already: its unique key stood for it."""
 
 
 class AcceptedBatch(BaseModel):
     """202: all of them are owed, in this order."""
 
     run: RunLink
+    """Of the jobs that were not there before; if all were, that of the first."""
     jobs: list[UUID]
+    existing: list[UUID] = []
+    """Those that were there already, in runs of their own: their unique keys stood for them."""
 
 
 class ProgressBody(BaseModel):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from shared.auth import Principal
-from shared.http.bodies import Accepted, AcceptedBatch, RunLink
+from shared.http.bodies import AcceptedBatch, AcceptedJob, RunLink
 from shared.http.dependencies import Caller, IdempotencyKey
 from shared.ledger.requests import BatchRequest, JobRequest, Owed, owe
 
@@ -18,8 +18,9 @@ router = APIRouter(tags=["jobs"])
 @router.post("/v1/jobs", status_code=202)
 def create_job(
     caller: Caller.Write, request: Request, response: Response, body: JobRequest, idempotency_key: IdempotencyKey = None
-) -> Accepted:
-    """Owe one job of a public kind. With an Idempotency-Key a repeated request gets the first one's answer."""
+) -> AcceptedJob:
+    """Owe one job of a public kind. With an Idempotency-Key a repeated request gets the first one's answer; with a
+    `unique` key, whoever asks for it gets the job that is there."""
     answer = accept_job(request, caller, body, idempotency_key)
     response.headers["Location"] = answer.job.url
     return answer
@@ -39,14 +40,14 @@ def create_jobs(
     return answer
 
 
-def accept_job(request: Request, caller: Principal, body: JobRequest, key: str | None) -> Accepted:
+def accept_job(request: Request, caller: Principal, body: JobRequest, key: str | None) -> AcceptedJob:
     owed = _owe(request, caller, [body], key, _fingerprint(request, body, key))
-    return Accepted.of(owed.jobs[0], owed.run)
+    return AcceptedJob.of(owed.jobs[0], owed.run, existing=bool(owed.existing))
 
 
 def accept_batch(request: Request, caller: Principal, body: BatchRequest, key: str | None) -> AcceptedBatch:
     owed = _owe(request, caller, body.jobs, key, _fingerprint(request, body, key))
-    return AcceptedBatch(run=RunLink.of(owed.run), jobs=owed.jobs)
+    return AcceptedBatch(run=RunLink.of(owed.run), jobs=owed.jobs, existing=owed.existing)
 
 
 def _owe(request: Request, caller: Principal, jobs: Sequence[JobRequest], key: str | None, fingerprint: str) -> Owed:

@@ -211,3 +211,10 @@ def remember(
         raise KeyReused("This Idempotency-Key was used for another request.")
     given: dict[str, Any] = row["response"]
     return given
+
+
+def amend(session: Session, workspace: UUID, key: str, response: dict[str, Any]) -> None:
+    """Bind a key that `remember` found to be new, in this transaction, to another response."""
+    raw(session).execute(
+        "UPDATE idempotency SET response = %s WHERE workspace = %s AND key = %s", (Jsonb(response), workspace, key)
+    )

@@ -1,7 +1,7 @@
 """Work that somebody asks for by name: checked against its kind, then owed in one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared import ids, telemetry
 from shared.db import Row, raw
 from shared.errors import MillraceError, Unprocessable
-from shared.ledger.enqueue import Origin, insert, job_row, remember
+from shared.ledger.enqueue import Origin, amend, job_row, remember
 from shared.ledger.execute import ArgumentsInvalid, KindUnknown
 from shared.ledger.joint import Joint
 from shared.ledger.messages import JobArgs, Lane, Moment
 from shared.ledger.tasks import Tasks
+from shared.ledger.unique import Unique, insert_unique
 from shared.ledger.values import storable
 
 BATCH_JOBS = 10_000
@@ -33,6 +34,7 @@ class JobRequest(BaseModel):
     lane: LaneName | None = Field(None, description="Which goes first; by default the kind's own.")
     not_before: Moment | None = Field(None, description="Not started earlier; by default it is due at once.")
     deadline: Moment | None = Field(None, description="Given up when it is not done by then.")
+    unique: Unique | None = Field(None, description="When the key stands for a job, that one is the answer.")
 
 
 class BatchRequest(BaseModel):
@@ -61,13 +63,17 @@ class Owed:
 
     run: UUID
     jobs: list[UUID]
+    existing: list[UUID] = field(default_factory=list)
+    """Those of `jobs` that their unique keys stood for already. When all are, `run` is the first one's."""
 
     def as_json(self) -> dict[str, Any]:
-        return {"run": str(self.run), "jobs": [str(job) for job in self.jobs]}
+        jobs, existing = ([str(job) for job in jobs] for jobs in (self.jobs, self.existing))
+        return {"run": str(self.run), "jobs": jobs, "existing": existing}
 
     @classmethod
     def of_json(cls, kept: dict[str, Any]) -> "Owed":
-        return cls(UUID(kept["run"]), [UUID(job) for job in kept["jobs"]])
+        jobs, existing = ([UUID(job) for job in kept.get(name, ())] for name in ("jobs", "existing"))
+        return cls(UUID(kept["run"]), jobs, existing)
 
 
 def owe(
@@ -87,9 +93,10 @@ def owe(
     """
     because = Origin.request(workspace)
     rows = _rows(tasks, because, wanted)
+    unique = {row["id"]: each.unique for row, each in zip(rows, wanted, strict=True) if each.unique is not None}
     owed = Owed(because.run, [row["id"] for row in rows])
     try:
-        if key is None and len(rows) == 1:
+        if key is None and len(rows) == 1 and not unique:
             if refused := _unstorable(rows):  # found before it spoils a commit that others share
                 raise refused
             joint.owe(rows)
@@ -98,7 +105,12 @@ def owe(
             given = remember(session, workspace, key, fingerprint, owed.as_json()) if key is not None else None
             if given is not None:
                 return Owed.of_json(given)
-            insert(raw(session), rows)
+            kept = insert_unique(raw(session), rows, unique)
+            if existing := [each.job for each in kept if each.existing]:
+                run = kept[0].run if len(existing) == len(kept) else because.run
+                owed = Owed(run, [each.job for each in kept], existing)
+                if key is not None:
+                    amend(session, workspace, key, owed.as_json())
             session.info["wake"] = True
     except psycopg.DataError as error:
         raise _unstorable(rows) or error from error

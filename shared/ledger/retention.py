@@ -30,8 +30,11 @@ JOBS = ("job", *(table for table, key in PARTITIONED.items() if key == "job"))
 MOST_SURVIVORS = 5_000
 """A week of which more jobs survive stays whole: to move them would hold everybody up."""
 IDEMPOTENCY_DAYS = 7.0
+UNIQUE_DAYS = 7.0
+"""A key of a unique job is kept so long at least: the longest period that may be asked for."""
 UNPUBLISHED = "position IS NULL OR position > coalesce((SELECT position FROM cursor WHERE name = 'published'), 0)"
 JOB_IS_THERE = "EXISTS (SELECT FROM job WHERE job.id = {table}.job)"
+JOB_IS_UNFINISHED = "EXISTS (SELECT FROM job WHERE job.id = {table}.job AND finished_at IS NULL)"
 STEP_ROWS = 1_000
 
 
@@ -245,6 +248,7 @@ def ledgers(days: float) -> list[Aged]:
     """The ledger's own tables that age by rows: those without partitions, and what strayed into default ones."""
     return [
         Aged("idempotency", "created_at", min(days, IDEMPOTENCY_DAYS)),
+        Aged("unique_key", "created_at", UNIQUE_DAYS, unless=JOB_IS_UNFINISHED),
         Aged("effect", "created_at", days, unless=JOB_IS_THERE),
         Aged("job_default", "finished_at", days),
         Aged("attempt_default", "finished_at", days, unless=JOB_IS_THERE),

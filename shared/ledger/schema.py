@@ -306,6 +306,19 @@ COMMENT ON COLUMN worker.draining_at IS 'Since then it may claim nothing: it end
 -- Attempts are stored in the order in which they end: all that a look at the last minute needs is where that begins.
 CREATE INDEX attempt_finished ON attempt USING brin (finished_at) WITH (autosummarize = on, pages_per_range = 16);
 
+-- Unique jobs
+
+CREATE TABLE unique_key (
+  workspace   uuid        NOT NULL,
+  kind        text        NOT NULL,
+  key         text        NOT NULL,
+  job         uuid        NOT NULL,
+  created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (workspace, kind, key)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE unique_key IS 'The job that was owed last under each key; its state says whether the key is free.';
+CREATE INDEX unique_key_created ON unique_key (created_at);
+
 -- Storage
 
 CREATE INDEX job_workspace ON job (workspace, id);

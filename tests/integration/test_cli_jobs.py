@@ -106,6 +106,31 @@ def test_jobs_are_cancelled_and_driven_again_by_id(client: Client, database: Dat
     assert [job["result"] for job in jobs(database, kind=RunCanary.kind)] == [{"text": "c"}, {"text": "b"}]
 
 
+def test_a_job_is_owed_and_under_a_key_once(client: Client, database: Database, say: Say) -> None:
+    asked = ("create", RunCanary.kind, "--args", '{"text": "a"}', "--unique", "k", "--json")
+    code, out, _ = say(*asked)
+    first = json.loads(out)
+    assert (code, first["existing"]) == (0, False)
+    assert json.loads(say(*asked, "--unique-while", "queued")[1]) == first | {"existing": True}
+    code, out, _ = say(*asked[:-1], "--unique-for", "1h")
+    assert out == f"job {first['job']['id']} was there already\nrun {first['run']['id']}\n"
+    say(
+        "create",
+        RunCanary.kind,
+        "--args",
+        '{"text": "b"}',
+        "--lane",
+        "urgent",
+        "--not-before",
+        "1h",
+        "--deadline",
+        "2h",
+    )
+    [job] = [job for job in jobs(database, kind=RunCanary.kind) if job["args"]["text"] == "b"]
+    assert (job["priority"], round((job["deadline"] - job["not_before"]).total_seconds())) == (0, 3600)
+    assert round((job["not_before"] - job["created_at"]).total_seconds() / 60) == 60
+
+
 def test_what_a_filter_matches_is_counted_first(client: Client, database: Database, say: Say) -> None:
     owe(client, *"abc")
     code, out, _ = say("cancel", "--kind", RunCanary.kind, "--dry-run")
@@ -195,6 +220,17 @@ JOB = str(ids.draw())
         (["list", "--since", "999999w"], "is neither a time"),
         (["list", "--since", "1960-01-01"], "created_from"),
         (["list", "--run", "x"], "'x' is no id of a run"),
+        (["create", "api.no.such"], "There is no kind of job named 'api.no.such'"),
+        (["create", RunCanary.kind, "--args", "{"], "--args is no JSON"),
+        (["create", RunCanary.kind, "--lane", "fast"], "--lane 'fast' is none of"),
+        (["create", RunCanary.kind, "--not-before", "soon"], "--not-before 'soon' is neither a time"),
+        (["create", RunCanary.kind, "--deadline", "1960-01-01"], "deadline"),
+        (["create", RunCanary.kind, "--unique-for", "1h"], "for how long --unique KEY holds"),
+        (["create", RunCanary.kind, "--unique", "k", "--unique-for", "1h", "--unique-while", "queued"], "and not both"),
+        (["create", RunCanary.kind, "--unique", "k", "--unique-while", "ever"], "'ever' is none of"),
+        (["create", RunCanary.kind, "--unique", "k", "--unique-for", "long"], "'long' is no length of time"),
+        (["create", RunCanary.kind, "--args", '{"text": ""}', "--unique", "k", "--unique-for", "8d"], "604800"),
+        (["create", RunCanary.kind, "--args", '{"text": ""}', "--unique", ""], "unique.key"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(say: Say, arguments: list[str], said: str) -> None:

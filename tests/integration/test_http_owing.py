@@ -163,3 +163,59 @@ def test_owing_needs_the_scope(site: TestApp, toy: Toy) -> None:
     reader = site.client(toy.workspace, frozenset({"read"}))
     assert refusal(reader.post("/v1/jobs", json=asked())) == (403, "auth.forbidden")
     assert refusal(reader.post(BATCH, json={"jobs": [asked()]})) == (403, "auth.forbidden")
+
+
+# Unique jobs
+
+
+def test_a_unique_job_is_owed_once_and_the_answer_says_so(client: TestClient, toy: Toy) -> None:
+    unique = {"key": "nightly", "scope": "queued"}
+    first = client.post("/v1/jobs", json=asked(unique=unique)).json()
+    again = client.post("/v1/jobs", json=asked(args={"count": 2}, unique=unique))
+    assert again.status_code == 202
+    assert (first["existing"], again.json()) == (False, first | {"existing": True})
+    assert again.headers["location"] == first["job"]["url"]
+    assert [job["args"]["count"] for job in toy.execute("SELECT args FROM job")] == [1]
+    assert client.post("/v1/jobs", json=asked()).json()["existing"] is False
+
+
+def test_a_batch_names_the_jobs_that_were_there(client: TestClient, toy: Toy) -> None:
+    there = client.post("/v1/jobs", json=asked(unique={"key": "a"})).json()
+    batch = [asked(), *(asked(unique={"key": key}) for key in ("a", "b", "b"))]
+    answer = client.post(BATCH, json={"jobs": batch}).json()
+    plain, old, new, same = answer["jobs"]
+    assert (old, same, answer["existing"]) == (there["job"]["id"], new, [old, new])
+    runs = {str(job["id"]): str(job["run"]) for job in toy.execute("SELECT id, run FROM job")}
+    assert runs == {old: there["run"]["id"], plain: answer["run"]["id"], new: answer["run"]["id"]}
+    answer = client.post(BATCH, json={"jobs": [asked(unique={"key": "a"})]}).json()
+    assert (answer["jobs"], answer["run"]["id"]) == ([old], there["run"]["id"])
+
+
+def test_a_repeated_request_for_a_unique_job_gets_its_first_answer(client: TestClient, toy: Toy) -> None:
+    client.post("/v1/jobs", json=asked(unique={"key": "a"}))
+    body, headers = asked(unique={"key": "a"}), {"Idempotency-Key": "k"}
+    first = client.post("/v1/jobs", json=body, headers=headers).json()
+    toy.execute("UPDATE job SET state = 'cancelled'")
+    assert first["existing"] is True
+    assert client.post("/v1/jobs", json=body, headers=headers).json() == first
+    assert client.post("/v1/jobs", json=body).json()["existing"] is False
+
+
+@pytest.mark.parametrize(
+    ("unique", "said"),
+    [
+        ({}, "body.unique.key"),
+        ({"key": "k" * 256}, "body.unique.key"),
+        ({"key": "a\0"}, "printable"),
+        ({"key": "a", "scope": "always"}, "body.unique.scope"),
+        ({"key": "a", "scope": "period"}, "period_seconds"),
+        ({"key": "a", "scope": "period", "period_seconds": 0}, "body.unique.period_seconds"),
+        ({"key": "a", "period_seconds": 5}, "period_seconds belongs to the scope 'period'"),
+        ({"key": "a", "for": 5}, "body.unique.for"),
+    ],
+)
+def test_a_wrong_key_is_told(client: TestClient, toy: Toy, unique: dict[str, Any], said: str) -> None:
+    answer = client.post("/v1/jobs", json=asked(unique=unique))
+    assert refusal(answer) == (422, "request.invalid")
+    assert said in answer.json()["detail"]
+    assert toy.execute("SELECT 1 FROM job") == []

@@ -19,13 +19,14 @@ from shared.ledger.enqueue import Origin, enqueue, enqueue_many, publish
 from shared.ledger.filters import JobFilter
 from shared.ledger.firing import Firer
 from shared.ledger.intake import Intake
+from shared.ledger.unique import Unique, enqueue_unique
 from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of
 from tests.integration.toy.harness import Broken, Toy, tasks_of
 from tests.integration.toy.jobs import Asked, Do, Other, ThingDone
 from tests.integration.toy.scheduled import HOUR, MINUTE, NOON, Schedules
 from tests.integration.toy.wire import Wire
 
-GROWING = re.compile(r"^(job|attempt|event|slot|intervention|effect|idempotency)(_\d{8}|_default)?$")
+GROWING = re.compile(r"^(job|attempt|event|slot|intervention|effect|idempotency|unique_key)(_\d{8}|_default)?$")
 """Tables, and their partitions, that hold as many rows as there was work."""
 WHOLE = {"job_due", "job_running", "job_schedule", "event_unplaced", "schedule_waiting", "slot_waiting"}
 """Partial indexes that may be read from one end to the other: they hold what is not done yet."""
@@ -68,6 +69,10 @@ def live(toy: Toy) -> None:
         publish(session, ThingDone(name="b"), subject=held)
         raw(session).execute("UPDATE job SET deadline = now() - interval '1 s' WHERE id = %s", (overdue,))
     toy.claim(held)
+    with toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
+        for scope in ("queued", "unfinished"):
+            for _ in range(2):
+                enqueue_unique(session, Other(), Unique.model_validate({"key": scope, "scope": scope}))
     with toy.connect() as connection:
         lead(toy, connection, tasks)
         look(toy, connection, jobs)

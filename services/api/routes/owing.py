@@ -11,7 +11,7 @@ from services.api.routes.gateway import enter_run, pass_on
 from shared.auth import Principal
 from shared.contracts.catalog import SERVICES
 from shared.http import requires
-from shared.http.bodies import Accepted, AcceptedBatch
+from shared.http.bodies import AcceptedBatch, AcceptedJob
 from shared.http.dependencies import IdempotencyKey
 from shared.http.owing import accept_batch, accept_job
 from shared.ledger.execute import KindUnknown
@@ -21,11 +21,12 @@ router = APIRouter(tags=["jobs"])
 Writer = Annotated[Principal, Depends(requires("write"))]
 
 
-@router.post("/v1/jobs", status_code=202, response_model=Accepted)
+@router.post("/v1/jobs", status_code=202, response_model=AcceptedJob)
 async def create_job(
     caller: Writer, request: Request, body: JobRequest, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Owe one job of a public kind. With an Idempotency-Key a repeated request gets the first one's answer."""
+    """Owe one job of a public kind. With an Idempotency-Key a repeated request gets the first one's answer; with a
+    `unique` key, whoever asks for it gets the job that is there."""
     service = service_of(body.kind)
     if service != "api":
         return await pass_on(service, request, caller)
@@ -62,7 +63,7 @@ def service_of(kind: str, **facts: Any) -> str:
     return service
 
 
-async def _own(request: Request, caller: Principal, answer: Accepted | AcceptedBatch, location: str) -> JSONResponse:
+async def _own(request: Request, caller: Principal, answer: AcceptedJob | AcceptedBatch, location: str) -> JSONResponse:
     assert caller.workspace is not None
     await to_thread.run_sync(enter_run, request, caller.workspace, str(answer.run.id))
     return JSONResponse(answer.model_dump(mode="json"), 202, {"Location": location})
