@@ -258,6 +258,14 @@ class Client:
         """As `cancel_jobs`; also with `per_second` and, to go on, `not_before` (the last answer's `until`)."""
         return self._post("/v1/jobs:retry", {"filter": filter, "dry_run": dry_run, **options})
 
+    def prioritise_job(self, job: str, lane: str) -> Json:
+        """Put a waiting job into the lane urgent, normal or bulk."""
+        return self._post(f"/v1/jobs/{job}/prioritise", {"lane": lane})
+
+    def prioritise_jobs(self, filter: Json, lane: str, *, dry_run: bool = False, **options: Any) -> Json:
+        """As `cancel_jobs`, of waiting jobs that are not in the lane."""
+        return self._post("/v1/jobs:prioritise", {"filter": filter, "lane": lane, "dry_run": dry_run, **options})
+
     def why(self, job: str) -> Json:
         """What the job waits for, or how it ended: `reasons`, the weightiest first, each with code and detail."""
         return self._get(f"/v1/jobs/{job}/why")

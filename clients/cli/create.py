@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from clients.cli import place
 from clients.cli.errors import BadInput
-from clients.cli.jobs import UNITS, arguments
+from clients.cli.jobs import UNITS, arguments, check_lane
 
 Json = dict[str, Any]
-LANES: Final = ("urgent", "normal", "bulk")
 SCOPES: Final = ("queued", "unfinished")
 
 
@@ -45,12 +44,6 @@ def create_job(
     else:
         print(f"job {answer['job']['id']}{' was there already' if answer['existing'] else ''}")
         print(f"run {answer['run']['id']}")
-
-
-def check_lane(lane: str | None) -> None:
-    """Raises BadInput."""
-    if lane is not None and lane not in LANES:
-        raise BadInput(f"--lane {lane!r} is none of {', '.join(LANES)}")
 
 
 def _unique(key: str | None, scope: str | None, period: str | None) -> Json | None:

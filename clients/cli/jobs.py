@@ -24,8 +24,9 @@ from clients.problems import ProblemError
 
 Json = dict[str, Any]
 STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
-MOVABLE: Final = {"retry": ("failed", "cancelled"), "cancel": ("queued", "running")}
-DONE: Final = {"retry": "driven again", "cancel": "cancelled"}
+MOVABLE: Final = {"retry": ("failed", "cancelled"), "cancel": ("queued", "running"), "prioritise": ("queued",)}
+DONE: Final = {"retry": "driven again", "cancel": "cancelled", "prioritise": "prioritised"}
+LANES: Final = ("urgent", "normal", "bulk")
 MOVED_A_REQUEST: Final = 2_000
 UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -129,7 +130,7 @@ def why(folder: Path, job: str, *, as_json: bool) -> None:
 
 def _told(job: Json) -> Iterator[Text]:
     yield _line("job", job["id"])
-    yield _line("kind", f"{job['kind']}, queue {job['queue']}")
+    yield _line("kind", f"{job['kind']}, queue {job['queue']}, lane {job['lane']}")
     yield Text.assemble(_line("state", ""), state_of(job))
     if job["reason"]:
         yield _line("reason", f"{job['reason']['code']}: {_said(job['reason'])}")
@@ -169,6 +170,8 @@ def _interventions(job: Json) -> Iterator[tuple[datetime, list[Text]]]:
         lines = [Text.assemble((f"{act['act']} by {act['by']}", "bold"), f"  {local(act['at'])}")]
         reason = f": {act['reason']['code']}: {_said(act['reason'])}" if act["reason"] else ""
         lines.append(Text(f"  it was {act['state']}, at attempt {act['attempt']}{reason}"))
+        if act["lane"] is not None:
+            lines.append(Text(f"  its lane was {act['lane']}"))
         if act["args"] is not None:
             lines.append(Text(f"  its arguments were {json.dumps(act['args'], ensure_ascii=False)}"))
         yield _time(act["at"]), lines
@@ -191,13 +194,15 @@ def _time(moment: str) -> datetime:
 
 @dataclass(frozen=True)
 class Moving:
-    """Retry or cancel: of the jobs named, or of all that a filter matches after it was shown how many these are."""
+    """Retry, cancel or prioritise: jobs that are named, or all that a filter matches after it was shown how many."""
 
     folder: Path
     move_name: str
     dry_run: bool
     yes: bool
     as_json: bool
+    lane: str = ""
+    """Into which jobs are put."""
 
     def move(
         self,
@@ -234,7 +239,7 @@ class Moving:
         moved, refused = [], {}
         for job in ids:
             try:
-                moved.append(client.cancel_job(job) if self.move_name == "cancel" else client.retry_job(job, args))
+                moved.append(self._move_one(client, job, args))
             except ProblemError as error:
                 if len(ids) == 1:
                     raise
@@ -243,6 +248,11 @@ class Moving:
         if refused:
             job, why = next(iter(refused.items()))
             raise CommandError(f"{len(refused)} of {len(ids)} jobs were not {DONE[self.move_name]}. {job}: {why}")
+
+    def _move_one(self, client: Client, job: str, args: Json | None) -> Json:
+        if self.move_name == "prioritise":
+            return client.prioritise_job(job, self.lane)
+        return client.cancel_job(job) if self.move_name == "cancel" else client.retry_job(job, args)
 
     def _move_matching(self, client: Client, wanted: Json, per_second: float | None) -> None:
         counted = self._ask(client, wanted, dry_run=True)
@@ -271,6 +281,8 @@ class Moving:
             raise CommandError(f"{', '.join(sorted(unreachable))} did not answer: it is not known if jobs there moved")
 
     def _ask(self, client: Client, wanted: Json, **more: Any) -> Json:
+        if self.move_name == "prioritise":
+            return client.prioritise_jobs(wanted, self.lane, **more)
         move = client.cancel_jobs if self.move_name == "cancel" else client.retry_jobs
         return move(wanted, **more)
 
@@ -282,6 +294,12 @@ class Moving:
 
     def _say(self, facts: Json, line: str) -> None:
         print(json.dumps(facts) if self.as_json else line)
+
+
+def check_lane(lane: str | None) -> None:
+    """Raises BadInput."""
+    if lane is not None and lane not in LANES:
+        raise BadInput(f"--lane {lane!r} is none of {', '.join(LANES)}")
 
 
 def arguments(text: str) -> Json:

@@ -156,3 +156,27 @@ def cancel(
     wanted = jobs.Filter.of(run=run, state=job_state, kind=kind, error=error, since=since, until=until)
     moving = jobs.Moving(folder(state), "cancel", dry_run=dry_run, yes=yes, as_json=as_json)
     moving.move(ids or [], wanted, everything=all_)
+
+
+@app.command()
+def prioritise(
+    ids: Ids = None,
+    lane: Annotated[str, typer.Option("--lane", help="urgent, normal or bulk.", show_default=False)] = "",
+    run: Run = None,
+    kind: Kind = None,
+    error: Error = None,
+    since: Since = None,
+    until: Until = None,
+    all_: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+) -> None:
+    """Put waiting jobs into another lane: those named, or all that the options match."""
+    from clients.cli import jobs
+
+    jobs.check_lane(lane)
+    wanted = jobs.Filter.of(run=run, state=None, kind=kind, error=error, since=since, until=until)
+    moving = jobs.Moving(folder(state), "prioritise", dry_run=dry_run, yes=yes, as_json=as_json, lane=lane)
+    moving.move(ids or [], wanted, everything=all_)

@@ -10,6 +10,7 @@ from shared.contracts.envelope import Envelope
 from shared.ledger.filters import JobFilter
 from shared.ledger.messages import Moment
 from shared.ledger.redrive import MOST_JOBS
+from shared.ledger.requests import LaneName
 
 
 class JobLink(BaseModel):
@@ -76,6 +77,7 @@ class JobBody(BaseModel):
     id: UUID
     kind: str
     queue: str
+    lane: LaneName
     state: str
     attempt: int
     attempts: int
@@ -111,13 +113,15 @@ class InterventionBody(BaseModel):
     """What somebody did to a job, and how it stood before."""
 
     at: datetime
-    act: Literal["redriven", "cancelled"]
+    act: Literal["redriven", "cancelled", "prioritised"]
     by: str
     state: str
     attempt: int
     reason: dict[str, Any] | None
     args: dict[str, Any] | None
     """The arguments before they were edited; null when they were left as they were."""
+    lane: LaneName | None
+    """The lane before it was put into another; null when it was left there."""
 
 
 class JobDetail(JobBody):
@@ -143,6 +147,16 @@ class CancelManyBody(BaseModel):
     limit: Annotated[int, Field(ge=1, le=MOST_JOBS)] = Field(
         MOST_JOBS, description="At most so many of each service; `more` in the answer says to ask again."
     )
+
+
+class PrioritiseBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    lane: LaneName
+
+
+class PrioritiseManyBody(CancelManyBody):
+    lane: LaneName = Field(description="Jobs that are in it already are not moved.")
 
 
 class RetryManyBody(CancelManyBody):

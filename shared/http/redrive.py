@@ -1,4 +1,4 @@
-"""The routes by which people move jobs: retry and cancel, one or all that a filter matches."""
+"""The routes by which people move jobs: retry, cancel and prioritise, one or all that a filter matches."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -8,9 +8,18 @@ from fastapi import APIRouter, Request
 
 from shared.auth import Principal
 from shared.db import raw
-from shared.http.bodies import CancelManyBody, JobDetail, MovedBody, RetryBody, RetryManyBody
+from shared.http.bodies import (
+    CancelManyBody,
+    JobDetail,
+    MovedBody,
+    PrioritiseBody,
+    PrioritiseManyBody,
+    RetryBody,
+    RetryManyBody,
+)
 from shared.http.dependencies import Caller
 from shared.ledger import queries, redrive
+from shared.ledger.messages import Lane
 from shared.ledger.redrive import Move
 
 router = APIRouter(tags=["jobs"])
@@ -28,6 +37,12 @@ def retry_job(caller: Caller.Write, request: Request, id: UUID, body: RetryBody 
     return retry_one(request, caller, id, body)
 
 
+@router.post("/v1/jobs/{id}/prioritise")
+def prioritise_job(caller: Caller.Write, request: Request, id: UUID, body: PrioritiseBody) -> JobDetail:
+    """Put a waiting job into another lane. 409 when it does not wait."""
+    return prioritise_one(request, caller, id, body)
+
+
 @router.post("/v1/jobs:cancel")
 def cancel_jobs(caller: Caller.Write, request: Request, body: CancelManyBody) -> MovedBody:
     """Call off all waiting and running jobs that the filter matches, oldest first, or count them."""
@@ -38,6 +53,12 @@ def cancel_jobs(caller: Caller.Write, request: Request, body: CancelManyBody) ->
 def retry_jobs(caller: Caller.Write, request: Request, body: RetryManyBody) -> MovedBody:
     """Drive all failed and cancelled jobs that the filter matches again, spread over time, or count them."""
     return retry_many(request, caller, body)
+
+
+@router.post("/v1/jobs:prioritise")
+def prioritise_jobs(caller: Caller.Write, request: Request, body: PrioritiseManyBody) -> MovedBody:
+    """Put all waiting jobs that the filter matches into another lane, oldest first, or count them."""
+    return prioritise_many(request, caller, body)
 
 
 def cancel_one(request: Request, caller: Principal, id: UUID) -> JobDetail:
@@ -55,6 +76,12 @@ def retry_one(request: Request, caller: Principal, id: UUID, body: RetryBody | N
     return _shown(request, caller.workspace, id)
 
 
+def prioritise_one(request: Request, caller: Principal, id: UUID, body: PrioritiseBody) -> JobDetail:
+    assert caller.workspace is not None
+    redrive.prioritise_one(request.app.state.database, caller.workspace, id, caller.name, Lane[body.lane.upper()])
+    return _shown(request, caller.workspace, id)
+
+
 def _shown(request: Request, workspace: UUID, id: UUID) -> JobDetail:
     with request.app.state.database.transaction() as session:
         return JobDetail.model_validate(queries.show_job(raw(session), request.app.state.service, workspace, id))
@@ -63,6 +90,14 @@ def _shown(request: Request, workspace: UUID, id: UUID) -> JobDetail:
 def cancel_many(request: Request, caller: Principal, body: CancelManyBody, spared: tuple[str, ...] = ()) -> MovedBody:
     assert caller.workspace is not None
     move = redrive.cancelling(request.app.state.tasks, caller.workspace, caller.name)
+    return _many(request, caller.workspace, body, replace(move, spared=spared))
+
+
+def prioritise_many(
+    request: Request, caller: Principal, body: PrioritiseManyBody, spared: tuple[str, ...] = ()
+) -> MovedBody:
+    assert caller.workspace is not None
+    move = redrive.prioritising(caller.workspace, caller.name, Lane[body.lane.upper()])
     return _many(request, caller.workspace, body, replace(move, spared=spared))
 
 

@@ -8,6 +8,7 @@ from shared.errors import NotFound
 from shared.ledger import progress
 from shared.ledger.enqueue import envelope
 from shared.ledger.filters import JobFilter
+from shared.ledger.messages import Lane
 
 
 def list_jobs(
@@ -38,7 +39,7 @@ def show_job(connection: Statements, service: str, workspace: UUID, id: UUID) ->
         raise NotFound("There is no such job.", id=str(id))
     history = connection.execute("SELECT * FROM attempt WHERE job = %s ORDER BY number", (id,)).fetchall()
     acts = connection.execute("SELECT * FROM intervention WHERE job = %s ORDER BY at", (id,)).fetchall()
-    interventions = [{**act, "reason": act["error"]} for act in acts]
+    interventions = [{**act, "reason": act["error"], "lane": lane_name(act["priority"])} for act in acts]
     return {**_body(service, row), "history": history, "interventions": interventions}
 
 
@@ -46,8 +47,8 @@ def watched(connection: Statements, service: str, jobs: list[UUID]) -> dict[UUID
     """How these jobs stand, by id; those that are not there (any more) are missing. Without arguments: they may be
     large, and do not change."""
     rows = connection.execute(
-        """SELECT id, kind, queue, state, attempt, max_attempts, crashes, error, progress, result, run, cause, cause_id,
-                  traceparent, created_at, not_before, started_at, finished_at
+        """SELECT id, kind, queue, priority, state, attempt, max_attempts, crashes, error, progress, result, run, cause,
+                  cause_id, traceparent, created_at, not_before, started_at, finished_at
            FROM job WHERE id = ANY(%s)""",
         (jobs,),
     ).fetchall()
@@ -91,10 +92,15 @@ def tallies(connection: Statements, workspace: UUID, since: UUID, until: UUID) -
     ).fetchall()
 
 
+def lane_name(priority: int | None) -> str | None:
+    return None if priority is None else Lane(priority).name.lower()
+
+
 def _body(service: str, row: Row) -> dict[str, Any]:
     return {
         **row,
         "service": service,
+        "lane": lane_name(row["priority"]),
         "attempts": row["attempt"],
         "progress": progress.shown(row["progress"]),
         "reason": row["error"],

@@ -1,4 +1,5 @@
-"""The moves that people make: a dead letter is driven again, work is called off; one job, or all that a filter matches.
+"""What people do to jobs: a dead letter is driven again, work is called off, what waits is put into another lane; one
+job, or all that a filter matches.
 
 A redriven job stays the same job: its run, its history and its attempt numbers go on, so that an attempt of its
 former life that thaws is still refused; its tries and crashes are counted afresh. What it was, who moved it and when
@@ -25,7 +26,7 @@ from shared.ledger import failures
 from shared.ledger.execute import KindUnknown
 from shared.ledger.failures import Held, HookFailed
 from shared.ledger.filters import JobFilter
-from shared.ledger.messages import JobArgs, Retry
+from shared.ledger.messages import JobArgs, Lane, Retry
 from shared.ledger.requests import KindPrivate, check
 from shared.ledger.tasks import Task, Tasks
 from shared.version import VERSION
@@ -37,7 +38,7 @@ MOST_JOBS = 10_000
 CHUNK_JOBS = 200
 """Moved by one transaction: it holds their rows until the hooks of all of them have run."""
 LOCK_SECONDS = 5
-REDRIVABLE, CANCELLABLE = ("failed", "cancelled"), ("queued", "running")
+REDRIVABLE, CANCELLABLE, WAITING = ("failed", "cancelled"), ("queued", "running"), ("queued",)
 
 
 class WrongState(Conflict):
@@ -48,7 +49,7 @@ class WrongState(Conflict):
 
 @dataclass(frozen=True)
 class Move:
-    """One of the two moves: from which states (also in words that the indexes of such jobs know), and what it does to
+    """One of the moves: from which states (also in words that the indexes of such jobs know), and what it does to
     the jobs of `ids` in a transaction."""
 
     name: str
@@ -57,6 +58,8 @@ class Move:
     make: Callable[[Session, list[UUID], int], list[Row]]
     spared: tuple[str, ...] = ()
     """Kinds that no filter matches."""
+    lane: Lane | None = None
+    """Where jobs are put; those that are there already are not moved."""
 
 
 @dataclass
@@ -99,16 +102,26 @@ def cancel_one(database: Database, tasks: Tasks, workspace: UUID, id: UUID, by: 
     _one(database, workspace, id, cancelling(tasks, workspace, by))
 
 
+def prioritise_one(database: Database, workspace: UUID, id: UUID, by: str, lane: Lane) -> None:
+    """Put a queued job into the lane, if it is not there. Raises NotFound, WrongState."""
+    _one(database, workspace, id, prioritising(workspace, by, lane))
+
+
 def _one(database: Database, workspace: UUID, id: UUID, move: Move) -> None:
     with _patient(database) as session:
         if not move.make(session, [id], 0):
-            state = _find(raw(session), workspace, id)["state"]
+            job = _find(raw(session), workspace, id)
+            state = job["state"]
+            if state in move.states and job["priority"] == move.lane:
+                return
             wanted = " and ".join(move.states)
             raise WrongState(f"The job is {state}: only {wanted} jobs can be {move.name}.", state=state)
 
 
 def _find(connection: Statements, workspace: UUID, id: UUID) -> Row:
-    row = connection.execute("SELECT kind, state FROM job WHERE id = %s AND workspace = %s", (id, workspace)).fetchone()
+    row = connection.execute(
+        "SELECT kind, state, priority FROM job WHERE id = %s AND workspace = %s", (id, workspace)
+    ).fetchone()
     if row is None:
         raise NotFound("There is no such job.", id=str(id))
     return row
@@ -164,7 +177,8 @@ def _where(workspace: UUID, wanted: JobFilter, move: Move) -> tuple[str, list[An
     if wanted.state is not None and wanted.state not in move.states:
         raise Unprocessable(f"Only {' and '.join(move.states)} jobs can be {move.name}, not {wanted.state} ones.")
     where, values = wanted.where(workspace)
-    return f"{where} AND {move.where} AND kind <> ALL(%s)", [*values, list(move.spared)]
+    where, values = f"{where} AND {move.where} AND kind <> ALL(%s)", [*values, list(move.spared)]
+    return (where, values) if move.lane is None else (f"{where} AND priority <> %s", [*values, int(move.lane)])
 
 
 # The moves
@@ -223,6 +237,17 @@ def cancelling(tasks: Tasks, workspace: UUID, by: str) -> Move:
     return Move("cancelled", CANCELLABLE, "finished_at IS NULL AND (state = 'queued' OR state = 'running')", make)
 
 
+def prioritising(workspace: UUID, by: str, lane: Lane) -> Move:
+    """Put queued jobs into the lane. What the broker has of them already goes in its order there."""
+
+    def make(session: Session, ids: list[UUID], before: int) -> list[Row]:
+        values = {"ids": ids, "workspace": workspace, "by": by, "lane": int(lane)}
+        session.info["wake"] = True
+        return raw(session).execute(_PRIORITISE, values).fetchall()
+
+    return Move("prioritised", WAITING, "finished_at IS NULL AND state = 'queued'", make, lane=lane)
+
+
 _REDRIVE = """
 WITH was AS (
   SELECT id, state, attempt, error, args FROM job
@@ -260,6 +285,19 @@ ended AS (
 kept AS (
   INSERT INTO intervention (job, act, by, state, attempt, error)
   SELECT id, 'cancelled', %(by)s, state, attempt, error FROM was)
+SELECT * FROM moved ORDER BY id"""
+
+_PRIORITISE = """
+WITH was AS (
+  SELECT id, state, attempt, error, priority FROM job
+  WHERE id = ANY(%(ids)s) AND workspace = %(workspace)s AND state = 'queued' AND priority <> %(lane)s
+  ORDER BY id FOR NO KEY UPDATE),
+moved AS (
+  UPDATE job SET priority = %(lane)s FROM was WHERE job.id = was.id AND job.id = ANY(%(ids)s)
+  RETURNING job.id, kind, run),
+kept AS (
+  INSERT INTO intervention (job, act, by, state, attempt, error, priority)
+  SELECT id, 'prioritised', %(by)s, state, attempt, error, priority FROM was)
 SELECT * FROM moved ORDER BY id"""
 
 

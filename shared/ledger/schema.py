@@ -176,17 +176,19 @@ _V2 = """
 CREATE TABLE intervention (
   job         uuid        NOT NULL,
   at          timestamptz NOT NULL DEFAULT clock_timestamp(),
-  act         text        NOT NULL CHECK (act IN ('redriven', 'cancelled')),
+  act         text        NOT NULL CHECK (act IN ('redriven', 'cancelled', 'prioritised')),
   by          text        NOT NULL,
   state       text        NOT NULL,
   attempt     integer     NOT NULL,
   error       jsonb,
   args        jsonb,
+  priority    smallint,
   PRIMARY KEY (job, at)
 ) PARTITION BY RANGE (job);
 COMMENT ON TABLE intervention IS 'What people did to jobs, and how each job stood before: state, attempt, reason.';
 COMMENT ON COLUMN intervention.by IS 'The caller: its key''s beginning, a service account, a schedule.';
 COMMENT ON COLUMN intervention.args IS 'The arguments before they were edited; null when they were left as they were.';
+COMMENT ON COLUMN intervention.priority IS 'The lane before it was put into another; null when it was left there.';
 CREATE TABLE intervention_default PARTITION OF intervention DEFAULT;
 
 -- From where on the ledger remembers: older weeks were dropped.

@@ -114,18 +114,8 @@ def test_a_job_is_owed_and_under_a_key_once(client: Client, database: Database, 
     assert json.loads(say(*asked, "--unique-while", "queued")[1]) == first | {"existing": True}
     code, out, _ = say(*asked[:-1], "--unique-for", "1h")
     assert out == f"job {first['job']['id']} was there already\nrun {first['run']['id']}\n"
-    say(
-        "create",
-        RunCanary.kind,
-        "--args",
-        '{"text": "b"}',
-        "--lane",
-        "urgent",
-        "--not-before",
-        "1h",
-        "--deadline",
-        "2h",
-    )
+    times = ("--not-before", "1h", "--deadline", "2h")
+    say("create", RunCanary.kind, "--args", '{"text": "b"}', "--lane", "urgent", *times)
     [job] = [job for job in jobs(database, kind=RunCanary.kind) if job["args"]["text"] == "b"]
     assert (job["priority"], round((job["deadline"] - job["not_before"]).total_seconds())) == (0, 3600)
     assert round((job["not_before"] - job["created_at"]).total_seconds() / 60) == 60
@@ -146,6 +136,17 @@ def test_what_a_filter_matches_is_counted_first(client: Client, database: Databa
     code, out, _ = say("retry", "--all", "--yes", "--json", "--per-second", "1000")
     assert (code, json.loads(out)["moved"]) == (0, 3 + 21)
     assert states(database) == ["queued"] * 3
+
+
+def test_what_waits_is_put_into_another_lane(client: Client, database: Database, say: Say) -> None:
+    first, _ = owe(client, "a", "b")
+    assert say("prioritise", first, "--lane", "urgent") == (0, "1 prioritised\n", "")
+    assert "  its lane was normal\n" in say("show", first)[1]
+    code, out, _ = say("prioritise", "--kind", RunCanary.kind, "--lane", "urgent", "--dry-run", "--json")
+    assert (code, json.loads(out)["by_kind"][RunCanary.kind]) == (0, 1)
+    code, out, _ = say("prioritise", "--kind", RunCanary.kind, "--lane", "bulk", "--yes")
+    assert (code, out.endswith(" jobs prioritised\n")) == (0, True)
+    assert {job["priority"] for job in jobs(database, kind=RunCanary.kind)} == {9}
 
 
 def test_a_person_is_asked(client: Client, database: Database, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +221,9 @@ JOB = str(ids.draw())
         (["list", "--since", "999999w"], "is neither a time"),
         (["list", "--since", "1960-01-01"], "created_from"),
         (["list", "--run", "x"], "'x' is no id of a run"),
+        (["prioritise", JOB], "--lane '' is none of urgent, normal, bulk"),
+        (["prioritise", JOB, "--lane", "fast"], "--lane 'fast' is none of"),
+        (["prioritise", "--lane", "bulk"], "name jobs, or say which by options"),
         (["create", "api.no.such"], "There is no kind of job named 'api.no.such'"),
         (["create", RunCanary.kind, "--args", "{"], "--args is no JSON"),
         (["create", RunCanary.kind, "--lane", "fast"], "--lane 'fast' is none of"),

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from fastapi.testclient import TestClient
 
 from shared import ids
+from shared.ledger.messages import Lane
 from shared.testing.http import TestApp
 from tests.integration.toy.harness import Broken, Toy, tasks_of
 from tests.integration.toy.jobs import Asked, Do
@@ -61,6 +62,38 @@ def test_a_job_is_cancelled_and_driven_again(client: TestClient, toy: Toy) -> No
     assert again.json()["state"] == "queued"
 
 
+def test_a_waiting_job_is_put_into_another_lane(client: TestClient, toy: Toy) -> None:
+    job = toy.enqueue()
+    moved = client.post(f"/v1/jobs/{job}/prioritise", json={"lane": "urgent"})
+    assert (moved.status_code, moved.json()["lane"], moved.json()["state"]) == (200, "urgent", "queued")
+    [act] = moved.json()["interventions"]
+    assert (act["act"], act["by"], act["state"], act["lane"]) == ("prioritised", "test", "queued", "normal")
+    again = client.post(f"/v1/jobs/{job}/prioritise", json={"lane": "urgent"}).json()
+    assert len(again["interventions"]) == 1, "it was there"
+    toy.claim(job)
+    refused = client.post(f"/v1/jobs/{job}/prioritise", json={"lane": "bulk"})
+    assert refusal(refused) == (409, "job.wrong_state")
+    assert refused.json()["detail"] == "The job is running: only queued jobs can be prioritised."
+    assert toy.job(job)["priority"] == Lane.URGENT
+
+
+def test_waiting_jobs_that_match_are_put_into_another_lane(client: TestClient, toy: Toy) -> None:
+    done, running = toy.enqueue(), toy.enqueue()
+    toy.run(tasks_of(lambda attempt, args: None), done)
+    toy.claim(running)
+    waiting, other, there = toy.enqueue(), toy.enqueue(Asked(count=1)), toy.enqueue()
+    client.post(f"/v1/jobs/{there}/prioritise", json={"lane": "bulk"})
+    body = {"filter": {"kind": Do.kind}, "lane": "bulk"}
+    counted = client.post("/v1/jobs:prioritise", json={**body, "dry_run": True}).json()
+    assert (counted["jobs"], counted["by_kind"]) == (1, {Do.kind: 1})
+    assert toy.job(waiting)["priority"] == Lane.NORMAL
+    moved = client.post("/v1/jobs:prioritise", json=body).json()
+    assert (moved["jobs"], moved["more"]) == (1, False)
+    lanes = [toy.job(job)["priority"] for job in (done, running, waiting, other, there)]
+    assert lanes == [Lane.NORMAL, Lane.NORMAL, Lane.BULK, Lane.NORMAL, Lane.BULK]
+    assert client.post("/v1/jobs:prioritise", json={"filter": {}, "lane": "urgent", "limit": 2}).json()["more"] is True
+
+
 def test_wrong_arguments_are_told(client: TestClient, toy: Toy) -> None:
     asked, [private] = toy.enqueue(Asked(count=1)), fail(toy, "a")
     client.post(f"/v1/jobs/{asked}/cancel")
@@ -109,6 +142,9 @@ def test_a_redrive_of_many_goes_on_where_the_last_one_ended(client: TestClient, 
         ("/v1/jobs:retry", {"filter": {"created_from": "2026-01-01"}}, "request.invalid"),
         ("/v1/jobs:retry", {"filter": {"created_from": "0001-01-01T00:00:00Z"}}, "request.invalid"),
         ("/v1/jobs:retry", {"filter": {"error": ""}}, "request.invalid"),
+        ("/v1/jobs:prioritise", {"filter": {}}, "request.invalid"),
+        ("/v1/jobs:prioritise", {"filter": {}, "lane": "fast"}, "request.invalid"),
+        ("/v1/jobs:prioritise", {"filter": {"state": "running"}, "lane": "bulk"}, "request.unprocessable"),
     ],
 )
 def test_a_wrong_request_is_told_and_moves_nothing(
@@ -134,8 +170,9 @@ def test_jobs_are_found_by_time_and_error(client: TestClient, toy: Toy) -> None:
 def test_moving_needs_the_scope_and_the_workspace(site: TestApp, toy: Toy) -> None:
     [job] = fail(toy, "a")
     reader = site.client(toy.workspace, frozenset({"read"}))
-    for path in (f"/v1/jobs/{job}/retry", f"/v1/jobs/{job}/cancel", "/v1/jobs:retry", "/v1/jobs:cancel"):
-        assert refusal(reader.post(path, json={"filter": {}})) == (403, "auth.forbidden")
+    for move in ("retry", "cancel", "prioritise"):
+        for path in (f"/v1/jobs/{job}/{move}", f"/v1/jobs:{move}"):
+            assert refusal(reader.post(path, json={"filter": {}})) == (403, "auth.forbidden")
     stranger = site.client()
     assert refusal(stranger.post(f"/v1/jobs/{job}/retry")) == (404, "resource.not_found")
     assert stranger.post("/v1/jobs:retry", json={"filter": {}}).json()["jobs"] == 0

@@ -19,6 +19,7 @@ from shared.ledger.enqueue import Origin, enqueue, enqueue_many, publish
 from shared.ledger.filters import JobFilter
 from shared.ledger.firing import Firer
 from shared.ledger.intake import Intake
+from shared.ledger.messages import Lane
 from shared.ledger.unique import Unique, enqueue_unique
 from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of
 from tests.integration.toy.harness import Broken, Toy, tasks_of
@@ -81,7 +82,12 @@ def live(toy: Toy) -> None:
         toy.execute("SELECT id FROM job WHERE id = %s", job)
     redrive.redrive_one(toy.database, tasks, toy.workspace, jobs[-1], "somebody")
     redrive.cancel_one(toy.database, tasks, toy.workspace, jobs[-1], "somebody")
-    for move in (redrive.redriving(tasks, toy.workspace, "somebody"), redrive.cancelling(tasks, toy.workspace, "me")):
+    redrive.prioritise_one(toy.database, toy.workspace, toy.enqueue(), "somebody", Lane.URGENT)
+    for move in (
+        redrive.redriving(tasks, toy.workspace, "somebody"),
+        redrive.prioritising(toy.workspace, "somebody", Lane.BULK),
+        redrive.cancelling(tasks, toy.workspace, "me"),
+    ):
         with toy.connect() as connection:
             redrive.count(connection, toy.workspace, JobFilter(), move)
         redrive.move_all(toy.database, toy.workspace, JobFilter(), move)

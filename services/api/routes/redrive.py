@@ -1,4 +1,4 @@
-"""Retry and cancel over all services: the gateway asks each of them, and tells the runs anew."""
+"""Retry, cancel and prioritise over all services: the gateway asks each of them, and tells the runs anew."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -14,7 +14,15 @@ from services.api.jobs import LOOKS
 from shared.auth import Principal, issue
 from shared.errors import NotFound
 from shared.http import redrive, requires
-from shared.http.bodies import CancelManyBody, JobDetail, MovedBody, RetryBody, RetryManyBody
+from shared.http.bodies import (
+    CancelManyBody,
+    JobDetail,
+    MovedBody,
+    PrioritiseBody,
+    PrioritiseManyBody,
+    RetryBody,
+    RetryManyBody,
+)
 
 router = APIRouter(tags=["jobs"])
 Writer = Annotated[Principal, Depends(requires("write"))]
@@ -34,6 +42,13 @@ async def retry_job(caller: Writer, request: Request, id: UUID, body: RetryBody 
     said = None if body is None else body.model_dump(mode="json")
     path = f"/v1/jobs/{id}/retry"
     return await _one(request, caller, path, said, lambda: redrive.retry_one(request, caller, id, body))
+
+
+@router.post("/v1/jobs/{id}/prioritise", response_model=JobDetail)
+async def prioritise_job(caller: Writer, request: Request, id: UUID, body: PrioritiseBody) -> Response:
+    """Put a waiting job into another lane. 409 when it does not wait."""
+    path, said = f"/v1/jobs/{id}/prioritise", body.model_dump(mode="json")
+    return await _one(request, caller, path, said, lambda: redrive.prioritise_one(request, caller, id, body))
 
 
 async def _one(request: Request, caller: Principal, path: str, body: Any, own: Callable[[], JobDetail]) -> Response:
@@ -68,6 +83,18 @@ async def retry_jobs(caller: Writer, request: Request, body: RetryManyBody) -> M
     """Drive all failed and cancelled jobs that the filter matches again, spread over time, or count them."""
     return await _many(
         request, caller, "/v1/jobs:retry", body, lambda: redrive.retry_many(request, caller, body, _spared(body))
+    )
+
+
+@router.post("/v1/jobs:prioritise", response_model=MovedBody)
+async def prioritise_jobs(caller: Writer, request: Request, body: PrioritiseManyBody) -> MovedBody | Response:
+    """Put all waiting jobs that the filter matches into another lane, oldest first, or count them."""
+    return await _many(
+        request,
+        caller,
+        "/v1/jobs:prioritise",
+        body,
+        lambda: redrive.prioritise_many(request, caller, body, _spared(body)),
     )
 
 
