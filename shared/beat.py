@@ -33,8 +33,9 @@ IDLE_SECONDS = 1.0
 """Longest wait for a notification: the poll that finds work whose announcement was lost."""
 BUSY_SECONDS = 0.02
 """Wait while due jobs wait for room in the broker and claims make it; longer and longer when they do not."""
-BREATH_SECONDS = 0.005
-"""Wait after a round that gave something: what comes meanwhile shares the next round's messages."""
+BREATH_SECONDS = (0.005, 0.025)
+"""Wait after a round that gave something: as long as the round took, within these bounds. What comes meanwhile shares
+the next round's messages, the more the busier the machine is."""
 FROZEN_SECONDS = 10
 """A leader that asks PostgreSQL nothing for so long is frozen, or its machine is gone: another may lead."""
 REAP_SECONDS = 2.0
@@ -157,6 +158,7 @@ class Leader:
         connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(row["channel"])))
 
     def _round(self, connection: Connection) -> float:
+        began = time.monotonic()
         if self._is_due("housekeeping", HOUSEKEEPING_SECONDS):
             self._keep_house(connection)
         fired = self._fire(connection)
@@ -166,7 +168,8 @@ class Leader:
         given = self._give(connection)
         if placed or given or fired:
             self._pause = BUSY_SECONDS
-            self._stopped.wait(BREATH_SECONDS)
+            shortest, longest = BREATH_SECONDS
+            self._stopped.wait(min(max(shortest, time.monotonic() - began), longest))
         else:
             self._pause = self._next_pause()
             pause = min(self._pause, self._firer.wait, self._dispatcher.again_in)

@@ -103,24 +103,42 @@ def span(
 
     Spans are shown to the workspace that they carry, and to no other; those below inherit it.
     """
-    beneath = propagate.extract({"traceparent": parent}) if parent else context.get_current()
-    known = {key.replace("_", "."): value for key, value in attributes.items() if value is not None}
-    if workspace is not None:
-        known[WORKSPACE] = str(workspace)
-    with tracer().start_as_current_span(
-        name,
-        beneath,
-        kind,
-        known,
-        start_time=int(start_at.timestamp() * 1e9) if start_at else None,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as current:
+    begun = _begin(name, parent, kind, workspace, start_at, attributes)
+    with trace.use_span(begun, end_on_exit=True, record_exception=False, set_status_on_exception=False) as current:
         try:
             yield current
         except BaseException as error:
             current.set_status(StatusCode.ERROR, type(error).__name__)
             raise
+
+
+def mark(
+    name: str,
+    parent: str | None,
+    kind: SpanKind,
+    *,
+    workspace: UUID,
+    start_at: datetime | None = None,
+    **attributes: Any,
+) -> None:
+    """A span, as `span` makes one, that ends now."""
+    _begin(name, parent, kind, workspace, start_at, attributes).end()
+
+
+def _begin(
+    name: str,
+    parent: str | None,
+    kind: SpanKind,
+    workspace: UUID | None,
+    start_at: datetime | None,
+    attributes: dict[str, Any],
+) -> Span:
+    beneath = propagate.extract({"traceparent": parent}) if parent else context.get_current()
+    known = {key.replace("_", "."): value for key, value in attributes.items() if value is not None}
+    if workspace is not None:
+        known[WORKSPACE] = str(workspace)
+    start = int(start_at.timestamp() * 1e9) if start_at else None
+    return tracer().start_span(name, beneath, kind, known, start_time=start)
 
 
 def belongs_to(workspace: UUID) -> None:

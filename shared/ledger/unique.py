@@ -110,7 +110,8 @@ def _find(connection: Statements, rows: list[Row], wanted: Mapping[UUID, Unique]
 def _standing(connection: Statements, held: list[Row]) -> dict[UUID, Kept]:
     """By the job that was asked for, the one that its key stands for."""
     connection.execute(_AWAIT, ([row["other"] for row in held if row["scope"] == "queued"],))
-    found = connection.execute(_STANDING, {"held": Jsonb([_plain(row) for row in held])}).fetchall()
+    others = [row["other"] for row in held]
+    found = connection.execute(_STANDING, {"held": Jsonb([_plain(row) for row in held]), "others": others}).fetchall()
     return {row["job"]: Kept(row["other"], row["run"], existing=True) for row in found}
 
 
@@ -145,7 +146,7 @@ _AWAIT = "SELECT 1 FROM job WHERE id = ANY(%s) AND state = 'queued' ORDER BY id 
 _STANDING = """
 SELECT held.job, held.other, job.run FROM jsonb_to_recordset(%(held)s) AS held (
   job uuid, other uuid, scope text, period double precision, age double precision)
-JOIN job ON job.id = held.other
+JOIN job ON job.id = held.other AND job.id = ANY(%(others)s)
 WHERE CASE held.scope WHEN 'queued' THEN state = 'queued' WHEN 'unfinished' THEN finished_at IS NULL
                       ELSE held.age < held.period END"""
 """A statement of its own: it sees what was committed by those who held the rows before us."""
