@@ -23,8 +23,9 @@ Figures = dict[str, float]
 CONNECTIONS = 32
 START_RATE = 50.0
 """Jobs a second."""
-KINDS = {"noop": "noop", "event": "tell", "transaction": "write"}
-"""Ours alone has the last two: a job that states an event with one subscriber, one with a transaction of its own."""
+KINDS = {"noop": "noop", "event": "say", "event_subscribed": "tell", "transaction": "write"}
+"""Ours alone has the last three: a job that states an event, one whose event has a subscriber, whose job counts too,
+and one with a transaction of its own."""
 BATCH_JOBS = 1_000
 SETTLE_SECONDS = 2.0
 

@@ -7,13 +7,16 @@ _NOOP = "complete.noop"
 RATIOS: Final[tuple[tuple[str, str, str], ...]] = (
     ("end_to_end", f"{_NOOP}.end_to_end_per_s", f"{_NOOP}.end_to_end_per_s"),
     ("end_to_end_event", "complete.event.end_to_end_per_s", f"{_NOOP}.end_to_end_per_s"),
+    ("end_to_end_event_subscribed", "complete.event_subscribed.end_to_end_per_s", f"{_NOOP}.end_to_end_per_s"),
     ("end_to_end_transaction", "complete.transaction.end_to_end_per_s", f"{_NOOP}.end_to_end_per_s"),
     ("drain", f"{_NOOP}.drain_per_s", f"{_NOOP}.drain_per_s"),
     ("drain_event", "complete.event.drain_per_s", f"{_NOOP}.drain_per_s"),
+    ("drain_event_subscribed", "complete.event_subscribed.drain_per_s", f"{_NOOP}.drain_per_s"),
     ("drain_transaction", "complete.transaction.drain_per_s", f"{_NOOP}.drain_per_s"),
     ("enqueue_many", f"{_NOOP}.enqueue_per_s", f"{_NOOP}.enqueue_per_s"),
     ("cpu", f"{_NOOP}.cpu_s_per_1000", f"{_NOOP}.cpu_s_per_1000"),
     ("cpu_event", "complete.event.cpu_s_per_1000", f"{_NOOP}.cpu_s_per_1000"),
+    ("cpu_event_subscribed", "complete.event_subscribed.cpu_s_per_1000", f"{_NOOP}.cpu_s_per_1000"),
     ("cpu_transaction", "complete.transaction.cpu_s_per_1000", f"{_NOOP}.cpu_s_per_1000"),
     ("start_p50", "start.p50_ms", "start.p50_ms"),
     ("start_p99", "start.p99_ms", "start.p99_ms"),
@@ -65,7 +68,8 @@ def _accepted(ratio: str, text: str) -> tuple[Target, ...]:
 
 TARGETS: Final[tuple[Target, ...]] = (
     *_completed("end_to_end", "shared commit"),
-    *_completed("end_to_end_event", "an event with one subscriber, whose jobs count"),
+    *_completed("end_to_end_event", "an event stated"),
+    *_completed("end_to_end_event_subscribed", "an event with one subscriber, whose job counts"),
     _times("dramatiq_tuned", "end_to_end", "completed a second, shared commit", 2),
     _times("dramatiq", "end_to_end_transaction", "completed a second, a transaction of its own", 1),
     *_accepted("accept", "bare server"),

@@ -1,4 +1,4 @@
-"""Millrace: the probe's jobs, owed as its routes owe them, each below a span. BENCH_KIND: `noop`, `write` or `tell`.
+"""Millrace: the probe's jobs, owed as its routes owe them, each below a span. BENCH_KIND: a key of KINDS.
 
 This one runs in `.venv`.
 """
@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable
 
-from infra.probe.jobs import Noop, Tell, Write
+from infra.probe.jobs import Noop, Say, Tell, Write
 from shared import ids, telemetry
 from shared.db import Database
 from shared.ledger.enqueue import Origin, job_row
@@ -15,7 +15,7 @@ from shared.ledger.enqueue import enqueue_many as owe_many
 from shared.ledger.joint import Joint
 
 ASYNC = False
-KINDS = {"noop": Noop, "write": Write, "tell": Tell}
+KINDS = {"noop": Noop, "write": Write, "say": Say, "tell": Tell}
 kind = KINDS[os.environ.get("BENCH_KIND", "noop")]
 database = Database(os.environ["BENCH_DATABASE_URL"], application="millrace-bench", pool_size=8)
 joint = Joint(database)

@@ -56,6 +56,12 @@ class Tell(Numbered):
     effect: bool = False
 
 
+class Say(Numbered):
+    """Nothing, and an event that nobody subscribes to says so."""
+
+    kind: ClassVar[str] = "probe.thing.say"
+
+
 class Take(Numbered):
     """Takes so many seconds, asleep, then writes one effect row."""
 
@@ -113,6 +119,14 @@ class ThingDone(Event):
     number: int
     sent_ns: int
     effect: bool = False
+
+
+class ThingSaid(Event):
+    type: ClassVar[str] = "probe.thing.said.v1"
+    owner: ClassVar[str] = "infra"
+    consumers: ClassVar[tuple[str, ...]] = ()
+
+    number: int
 
 
 class NoteThing(EventArgs):

@@ -4,7 +4,21 @@ import time
 from functools import cache
 
 from infra.probe import mischief
-from infra.probe.jobs import Hang, Hold, Misbehave, Noop, NoteThing, Numbered, Share, Take, Tell, ThingDone, Write
+from infra.probe.jobs import (
+    Hang,
+    Hold,
+    Misbehave,
+    Noop,
+    NoteThing,
+    Numbered,
+    Say,
+    Share,
+    Take,
+    Tell,
+    ThingDone,
+    ThingSaid,
+    Write,
+)
 from infra.probe.record import ENTERED, FINISHED, HEARD, LEFT, RAN, STARTED, Writer
 from infra.probe.settings import ProbeSettings
 from shared.db import Statements, raw
@@ -36,6 +50,12 @@ def tell(attempt: Attempt, args: Tell) -> None:
         ThingDone(number=args.number, sent_ns=args.sent_ns, effect=args.effect),
         subject=attempt.job.id,
     )
+    _mark(RAN, args)
+
+
+@tasks.job(Say)
+def say(attempt: Attempt, args: Say) -> None:
+    attempt.publish(ThingSaid(number=args.number), subject=attempt.job.id)
     _mark(RAN, args)
 
 
