@@ -143,6 +143,29 @@ def _make(admin: str, service: str) -> str:
     return url
 
 
+_TABLES = """
+SELECT c.relname AS name FROM pg_class c
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+  AND NOT c.relispartition AND c.relname <> 'schema_version'"""
+
+
+def _empty(database: Database) -> None:
+    """Few rows: deleting them is far quicker than truncating every partition."""
+    with database.connect() as connection, connection.transaction():
+        tables = {row["name"] for row in connection.execute(_TABLES)}
+        while tables:  # those that others point at are emptied after these
+            before = len(tables)
+            for table in sorted(tables):
+                try:
+                    with connection.transaction():
+                        connection.execute(f'DELETE FROM "{table}"')
+                except psycopg.errors.ForeignKeyViolation:
+                    continue
+                tables.discard(table)
+            assert len(tables) < before, tables
+        connection.execute("ALTER SEQUENCE event_positions RESTART")
+
+
 @pytest.fixture
 def service_database(database_url: Callable[[str], str]) -> Iterator[Callable[[str], Database]]:
     """Answers a service's database, emptied of rows (but not of its schema's version)."""
@@ -151,13 +174,7 @@ def service_database(database_url: Callable[[str], str]) -> Iterator[Callable[[s
     def open_(service: str) -> Database:
         database = Database(database_url(service), application="test")
         opened.append(database)
-        with database.connect() as connection:
-            tables = connection.execute(
-                """SELECT string_agg(quote_ident(c.relname), ', ') AS names FROM pg_class c
-                   WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
-                     AND NOT c.relispartition AND c.relname <> 'schema_version'"""
-            ).fetchone()
-            connection.execute(f"TRUNCATE {tables['names']} RESTART IDENTITY CASCADE")
+        _empty(database)
         return database
 
     yield open_
