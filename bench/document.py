@@ -15,6 +15,7 @@ from infra.measured import Report, main
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 TABLES: Final[dict[str, Callable[[Report], str]]] = {
     "jobs": markdown,
+    "limits": tables.markdown,
     "schedules": tables.markdown,
 }
 """By `conditions.bench`."""

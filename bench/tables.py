@@ -34,12 +34,11 @@ def short(value: float) -> str:
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """A report whose figures are numbers by case, as `--json` printed it: a line a case."""
-    figures: dict[str, dict[str, float]] = found["figures"]
-    columns = list({measure: None for case in figures.values() for measure in case})
-    rows = (
-        [name, *(short(case[column]) if column in case else "" for column in columns)] for name, case in figures.items()
-    )
+    """A report whose figures are numbers by case, as `--json` printed it: a line a case, a table for those that have
+    the same measures."""
+    alike: dict[tuple[str, ...], list[list[str]]] = {}
+    for name, case in found["figures"].items():
+        alike.setdefault(tuple(case), []).append([name, *map(short, case.values())])
     ratios = ([name, short(value)] for name, value in found["ratios"].items())
-    tables = [table(["", *columns], rows), table(["ratio", ""], ratios)]
+    tables = [*(table(["", *columns], rows) for columns, rows in alike.items()), table(["ratio", ""], ratios)]
     return "\n\n".join([*filter(None, tables), conditions_list(found["conditions"])]) + "\n"

@@ -42,6 +42,17 @@ class Noop(Numbered):
     kind: ClassVar[str] = "probe.thing.noop"
 
 
+class Keyed(Numbered):
+    """Nothing; limits may count it by its thing."""
+
+    kind: ClassVar[str] = "probe.thing.keyed"
+
+    thing: str = Field(default="one", pattern=r"^[a-z0-9]{1,20}$")
+
+    def limit_key(self) -> str:
+        return f"thing:{self.thing}"
+
+
 class Write(Numbered):
     """One effect row, in a transaction of the job's own."""
 
@@ -80,18 +91,13 @@ class Hold(Numbered):
     seconds: float = Field(default=1.0, ge=0, le=600)
 
 
-class Share(Numbered):
-    """Has a `thing` to itself for so many seconds, or shares it with as many as its limit lets in; then writes one
-    effect row."""
+class Share(Keyed):
+    """Shares its thing, for so many seconds, with as many as the limit lets in; then writes one effect row."""
 
     kind: ClassVar[str] = "probe.thing.share"
     together: ClassVar[int] = 1
 
-    thing: str = Field(default="one", pattern=r"^[a-z]{1,20}$")
     seconds: float = Field(default=0.3, ge=0, le=600)
-
-    def limit_key(self) -> str:
-        return f"thing:{self.thing}"
 
 
 class Misbehave(Numbered):

@@ -7,6 +7,7 @@ from infra.probe import mischief
 from infra.probe.jobs import (
     Hang,
     Hold,
+    Keyed,
     Misbehave,
     Noop,
     NoteThing,
@@ -35,6 +36,11 @@ tasks = Tasks()
 def do_nothing(attempt: Attempt, args: Noop) -> int:
     _mark(RAN, args)
     return args.number
+
+
+@tasks.job(Keyed)
+def do_nothing_by_key(attempt: Attempt, args: Keyed) -> None:
+    _mark(RAN, args)
 
 
 @tasks.job(Write)
