@@ -266,6 +266,10 @@ class Client:
         """As `cancel_jobs`, of waiting jobs that are not in the lane."""
         return self._post("/v1/jobs:prioritise", {"filter": filter, "lane": lane, "dry_run": dry_run, **options})
 
+    def job_counts(self, **query: str) -> Json:
+        """Over time by kind. `query`: bucket (minute, hour, day), created_from, created_until, kind."""
+        return self._get("/v1/jobs:counts", **query)
+
     def why(self, job: str) -> Json:
         """What the job waits for, or how it ended: `reasons`, the weightiest first, each with code and detail."""
         return self._get(f"/v1/jobs/{job}/why")

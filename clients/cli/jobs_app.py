@@ -180,3 +180,20 @@ def prioritise(
     wanted = jobs.Filter.of(run=run, state=None, kind=kind, error=error, since=since, until=until)
     moving = jobs.Moving(folder(state), "prioritise", dry_run=dry_run, yes=yes, as_json=as_json, lane=lane)
     moving.move(ids or [], wanted, everything=all_)
+
+
+@app.command()
+def counts(
+    bucket: Annotated[str, typer.Option("--bucket", help="minute, hour or day.")] = "hour",
+    kind: Kind = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Created since: a time, or 12h ago.", show_default="24 buckets ago")
+    ] = None,
+    until: Until = None,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+) -> None:
+    """Draw how many jobs there were over time by kind, how they stand, how long they waited and took."""
+    from clients.cli import counts as command
+
+    command.count_jobs(folder(state), bucket, kind, since, until, as_json=as_json)

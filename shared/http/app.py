@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from shared import telemetry
 from shared.auth import Verifier
 from shared.db import Database
-from shared.http import fleet, limit_rules, metrics, owing, problems, redrive, routes, schedules, watching, why
+from shared.http import counts, fleet, limit_rules, metrics, owing, problems, redrive, routes, schedules, watching, why
 from shared.http.limits import BodyLimit
 from shared.http.streams import Streams
 from shared.http.watching import Watcher
@@ -27,6 +27,7 @@ OWN = (
     why.router,
     owing.router,
     redrive.router,
+    counts.router,
     schedules.router,
     limit_rules.router,
 )

@@ -112,6 +112,15 @@ def peer_service() -> FastAPI:
         dry = body["dry_run"]
         return {"dry_run": dry, "jobs": 7, "more": not dry, "by_kind": {"x": 7} if dry else None}
 
+    @app.get("/v1/jobs:counts")
+    def count_jobs(bucket: str, created_until: str):
+        counted = {"service": "reports", "jobs": 7, "states": {"failed": 7}, "took": None,
+                   "wait": {"p50": 0.1, "p95": 2, "max": 3}}  # fmt: skip
+        start = ids.time_of(run).replace(minute=0, second=0, microsecond=0).isoformat()
+        kinds = [counted | {"kind": "x"}]
+        return {"bucket": bucket, "since": start, "until": created_until, "is_complete": False, "kinds": kinds,
+                "buckets": [counted | {"kind": "x", "start": start}]}  # fmt: skip
+
     @app.get("/v1/jobs")
     def list_jobs():
         return {"items": [], "next": None}

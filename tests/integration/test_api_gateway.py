@@ -234,6 +234,22 @@ def test_a_service_that_hangs_is_named_when_many_are_moved(hung):
     assert "Idempotency-Key" not in answer.json()["detail"], "it takes none"
 
 
+def test_jobs_of_all_services_are_counted_over_time(client):
+    _, key = workspace_and_key(client)
+    client.post("/v1/jobs:batch", json={"jobs": [{"kind": "api.canary.run"}] * 2}, headers=bearer(key))
+    found = client.get("/v1/jobs:counts", headers=bearer(key)).json()
+    kinds = [(each["kind"], each["jobs"]) for each in found["kinds"] if each["kind"] in ("x", "api.canary.run")]
+    assert kinds == [("api.canary.run", 2), ("x", 7), ("x", 7), ("x", 7)], "kinds are a service's own: none is added up"
+    assert (found["is_complete"], found["unreachable"]) == (False, [])
+    wrong = client.get("/v1/jobs:counts?bucket=week", headers=bearer(key))
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "request.invalid")
+
+
+def test_a_service_that_hangs_is_named_when_jobs_are_counted(hung):
+    _, key = workspace_and_key(hung)
+    assert hung.get("/v1/jobs:counts", headers=bearer(key)).json()["unreachable"] == ["reports"]
+
+
 def states_of_runs(database):
     with database.connect() as connection:
         return [row["state"] for row in connection.execute("SELECT state FROM run ORDER BY id").fetchall()]

@@ -149,6 +149,19 @@ def test_what_waits_is_put_into_another_lane(client: Client, database: Database,
     assert {job["priority"] for job in jobs(database, kind=RunCanary.kind)} == {9}
 
 
+def test_jobs_over_time_are_drawn(client: Client, database: Database, say: Say) -> None:
+    owe(client, "a", "b")
+    run_due(database, tasks)
+    code, out, err = say("counts", "--bucket", "minute")
+    assert (code, err) == (0, "")
+    [line] = [line for line in out.splitlines() if line.startswith(RunCanary.kind)]
+    assert line.split()[1] == "2"
+    assert line.rstrip().endswith("█")
+    assert "There were more" in out, "says another service"
+    code, out, _ = say("counts", "--json", "--since", "1h", "--kind", RunCanary.kind)
+    assert json.loads(out)["kinds"][0]["states"] == {"succeeded": 2}
+
+
 def test_a_person_is_asked(client: Client, database: Database, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     owe(client, "a")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
@@ -224,6 +237,8 @@ JOB = str(ids.draw())
         (["prioritise", JOB], "--lane '' is none of urgent, normal, bulk"),
         (["prioritise", JOB, "--lane", "fast"], "--lane 'fast' is none of"),
         (["prioritise", "--lane", "bulk"], "name jobs, or say which by options"),
+        (["counts", "--bucket", "week"], "--bucket 'week' is none of minute, hour, day"),
+        (["counts", "--since", "400d"], "more than 500 buckets"),
         (["create", "api.no.such"], "There is no kind of job named 'api.no.such'"),
         (["create", RunCanary.kind, "--args", "{"], "--args is no JSON"),
         (["create", RunCanary.kind, "--lane", "fast"], "--lane 'fast' is none of"),

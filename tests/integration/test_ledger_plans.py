@@ -12,7 +12,20 @@ import pytest
 from shared import ids
 from shared.db import raw
 from shared.errors import RetryLater
-from shared.ledger import feed, firing, fleet, leases, limit_rules, limits, outages, queries, redrive, schedules, why
+from shared.ledger import (
+    counts,
+    feed,
+    firing,
+    fleet,
+    leases,
+    limit_rules,
+    limits,
+    outages,
+    queries,
+    redrive,
+    schedules,
+    why,
+)
 from shared.ledger.attempts import Attempt
 from shared.ledger.dispatch import Dispatcher, EventPublisher
 from shared.ledger.enqueue import Origin, enqueue, enqueue_many, publish
@@ -151,6 +164,7 @@ def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
         JobFilter(created_from=now - timedelta(days=1), kind=Do.kind, error="no"),
     ):
         queries.list_jobs(connection, "toy", toy.workspace, wanted)
+    counts.count(connection, toy.workspace, "hour", None, None)
     queries.show_job(connection, "toy", toy.workspace, jobs[0])
     queries.watched(connection, "toy", jobs)
     queries.depths(connection)

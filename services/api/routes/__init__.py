@@ -1,6 +1,7 @@
 """HTTP routes of `api`: identity, jobs, schedules, runs, traces, documentation, and the gateway to the others."""
 
 from services.api.routes import (
+    counts,
     docs,
     fleet,
     gateway,
@@ -18,6 +19,7 @@ ROUTERS = [
     identity.router,
     owing.router,
     redrive.router,
+    counts.router,
     runs.router,
     watching.router,
     limits.router,
