@@ -1,77 +1,30 @@
 """The Python client of Millrace's HTTP API: one object for a gateway and a key."""
 
 import json
-import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 import httpx2 as httpx
 
+from clients.connection import NEVER_SENT, REPEATABLE, Connection, Json, json_of
 from clients.problems import ProblemError, Unreachable
 from clients.streams import events_of
 
-Json = dict[str, Any]
 Progress = Callable[[int, int], None]
 """Told bytes sent so far and bytes in all; starts again from 0 when an upload is repeated."""
 
-TRIES: Final = 6
 WATCH_SECONDS: Final = 120.0
 """Who watches a job waits so long for a service that is being started again."""
 CHUNK_BYTES: Final = 256 * 1024
-_FIRST_PAUSE_SECONDS: Final = 0.25
-_LONGEST_PAUSE_SECONDS: Final = 10.0
-# A GET and an upload under its key may be sent again whatever became of the first; others only when they
-# certainly did not arrive.
-_REPEATABLE: Final = (httpx.TransportError,)
 _BACK_SOON: Final = (502, 503, 504)
-_NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
-class Client:
-    """Talks to the gateway at `url` with an API key. Safe to use from one thread at a time.
-
-    Every method raises ProblemError for an answer that is not a success (RFC 9457) and Unreachable when no
-    answer could be had. A 503 and a failed connection are tried again, waiting as Retry-After says.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        key: str,
-        *,
-        timeout: float = 30.0,
-        tries: int = TRIES,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        """`timeout` in seconds for each wait on the network, not for a whole upload."""
-        self.unreachable: set[str] = set()
-        """Services that the gateway could not ask for a page that was read: what they have is missing in it."""
-        self._tries = tries
-        self._http = httpx.Client(
-            base_url=url.rstrip("/"),
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=timeout,
-            transport=transport,
-            # The key goes to the gateway alone: neither a proxy named in the environment nor another host.
-            trust_env=False,
-            follow_redirects=False,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._http.close()
+class Client(Connection):
+    """What the gateway does, a method a route."""
 
     # Workspaces and keys (an operator's key)
 
@@ -112,7 +65,7 @@ class Client:
                     content=_chunks(file, total, progress),
                 )
 
-        return _json(self._persist(send, _REPEATABLE))
+        return json_of(self._persist(send, REPEATABLE))
 
     def datasets(self) -> Iterator[Json]:
         return self._pages("/v1/datasets")
@@ -154,7 +107,7 @@ class Client:
                 _save(answer, draft)
                 return answer
 
-        self._persist(receive, _REPEATABLE)
+        self._persist(receive, REPEATABLE)
         draft.replace(target)
         return target.stat().st_size
 
@@ -284,7 +237,7 @@ class Client:
         """`key`: queue:, kind:, workspace:, key: or each: and a name; `rule`: concurrency, per_second, burst, weight.
         `service` is needed unless the key names a queue or kind."""
         path = _limit(key, service)
-        return _json(self._persist(lambda: self._http.put(path, json=rule), _REPEATABLE))
+        return json_of(self._persist(lambda: self._http.put(path, json=rule), REPEATABLE))
 
     def delete_limit(self, key: str, *, service: str | None = None) -> None:
         self._delete(_limit(key, service))
@@ -294,7 +247,7 @@ class Client:
         return self._post(f"{_limit(key)}/pause", {})
 
     def resume(self, key: str) -> None:
-        self._persist(lambda: self._http.post(f"{_limit(key)}/resume"), _NEVER_SENT)
+        self._persist(lambda: self._http.post(f"{_limit(key)}/resume"), NEVER_SENT)
 
     # Schedules
 
@@ -310,7 +263,7 @@ class Client:
         return self._post("/v1/schedules", body)
 
     def replace_schedule(self, schedule: str, **body: Any) -> Json:
-        return _json(self._persist(lambda: self._http.put(f"/v1/schedules/{schedule}", json=body), _REPEATABLE))
+        return json_of(self._persist(lambda: self._http.put(f"/v1/schedules/{schedule}", json=body), REPEATABLE))
 
     def delete_schedule(self, schedule: str) -> None:
         self._delete(f"/v1/schedules/{schedule}")
@@ -330,9 +283,9 @@ class Client:
 
     def preview_times(self, count: int = 10, **times: Any) -> Json:
         """The next fires of a schedule that is not made: `cron`, `every_seconds` or `at`; `zone`, `start`, `end`."""
-        return _json(
+        return json_of(
             self._persist(
-                lambda: self._http.post("/v1/schedules/preview", params={"count": count}, json=times), _REPEATABLE
+                lambda: self._http.post("/v1/schedules/preview", params={"count": count}, json=times), REPEATABLE
             )
         )
 
@@ -357,60 +310,7 @@ class Client:
 
     def drain_worker(self, worker: str) -> Json:
         """It gets no further jobs, ends those it runs, and stops. Answers the worker."""
-        return _json(self._persist(lambda: self._http.post(f"/v1/workers/{worker}/drain"), _REPEATABLE))
-
-    # Plumbing
-
-    def _get(self, path: str, **query: Any) -> Json:
-        wanted = {name: value for name, value in query.items() if value is not None}
-        return _json(self._persist(lambda: self._http.get(path, params=wanted), _REPEATABLE))
-
-    def _pages(self, path: str, **query: Any) -> Iterator[Json]:
-        """The items of all pages, fetched as they are asked for."""
-        while True:
-            page = self._get(path, **query)
-            self.unreachable.update(page.get("unreachable", ()))
-            yield from page["items"]
-            if not page.get("next"):
-                return
-            query["after"] = page["next"]
-
-    def _post(self, path: str, body: Json) -> Json:
-        return _json(self._persist(lambda: self._http.post(path, json=body), _NEVER_SENT))
-
-    def _owe(self, path: str, body: Json, key: str | None) -> Json:
-        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-        return _json(self._persist(lambda: self._http.post(path, json=body, headers=headers), _REPEATABLE))
-
-    def _delete(self, path: str) -> None:
-        self._persist(lambda: self._http.delete(path), _REPEATABLE)
-
-    def _persist(
-        self, send: Callable[[], httpx.Response], repeatable: tuple[type[httpx.TransportError], ...]
-    ) -> httpx.Response:
-        """Sends until there is an answer other than 503, or the tries are used up."""
-        for tries_left in reversed(range(self._tries)):
-            try:
-                answer = send()
-            except httpx.TransportError as error:
-                if not tries_left or not isinstance(error, repeatable):
-                    raise Unreachable(str(self._http.base_url), error) from error
-                self._pause(self._tries - tries_left)
-                continue
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not tries_left:
-                if not answer.is_success:
-                    raise ProblemError.of(answer)
-                return answer
-            self._pause(self._tries - tries_left, answer.headers.get("Retry-After"))
-        raise AssertionError("unreachable: the last try returns or raises")
-
-    @staticmethod
-    def _pause(tries: int, wanted: str | None = None) -> None:
-        """Waits Retry-After's seconds, or longer at each try, spread so that clients do not come in step."""
-        seconds = _FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
-        if wanted and wanted.isdecimal():
-            seconds = float(wanted)
-        time.sleep(min(seconds, _LONGEST_PAUSE_SECONDS))
+        return json_of(self._persist(lambda: self._http.post(f"/v1/workers/{worker}/drain"), REPEATABLE))
 
 
 def _limit(key: str, service: str | None = None) -> str:
@@ -435,13 +335,3 @@ def _chunks(file: IO[bytes], total: int, progress: Progress) -> Iterator[bytes]:
         yield chunk
         sent += len(chunk)
         progress(sent, total)
-
-
-def _json(answer: httpx.Response) -> Json:
-    try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise ProblemError(answer.status_code, "Not Millrace", f"{answer.url.host} did not answer with JSON")
-    return body

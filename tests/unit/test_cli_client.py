@@ -15,6 +15,7 @@ import pytest
 
 from clients import client as clients
 from clients.client import Client
+from clients.connection import TRIES
 from clients.problems import ProblemError, Unreachable
 
 
@@ -194,8 +195,8 @@ def test_503_is_tried_a_few_times_and_then_told(gateway: Gateway, client: Client
     with pytest.raises(ProblemError) as raised:
         client.run("r")
     assert raised.value.status == 503
-    assert len(gateway.seen) == clients.TRIES
-    assert pauses == [3.0] * (clients.TRIES - 1)
+    assert len(gateway.seen) == TRIES
+    assert pauses == [3.0] * (TRIES - 1)
 
 
 def test_pauses_grow_and_have_a_limit(gateway: Gateway, client: Client, pauses: list[float]) -> None:
