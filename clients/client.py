@@ -227,6 +227,24 @@ class Client(Connection):
         """What the job waits for, or how it ended: `reasons`, the weightiest first, each with code and detail."""
         return self._get(f"/v1/jobs/{job}/why")
 
+    # Batches
+
+    def batches(self, state: str | None = None, run: str | None = None) -> Iterator[Json]:
+        """Of all services, the newest first."""
+        return self._pages("/v1/batches", state=state, run=run)
+
+    def batch(self, batch: str) -> Json:
+        """With `counts`: the jobs of each step by state."""
+        return self._get(f"/v1/batches/{batch}")
+
+    def create_batch(self, steps: list[list[Json]], *, idempotency_key: str | None = None, **options: Any) -> Json:
+        """Owe jobs of one service in steps, once however often it is sent. `options`: name, on_failure.
+        Returns {"batch": …, "run": …, "jobs": [[ids of a step]]}."""
+        return self._owe("/v1/batches", {"steps": steps, **options}, idempotency_key)
+
+    def cancel_batch(self, batch: str) -> Json:
+        return json_of(self._persist(lambda: self._http.post(f"/v1/batches/{batch}/cancel"), NEVER_SENT))
+
     # Limits and pauses (an operator's key)
 
     def limits(self) -> Json:

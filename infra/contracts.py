@@ -56,7 +56,8 @@ def schema(event: type[Event]) -> Json:
 def public(service: str, document: Json) -> Json:
     """The document without what only services and operators call: other paths than /v1, feeds, parts of runs.
 
-    Jobs, schedules, queues and workers are the gateway's to show. Every operation gets the answer that all errors have.
+    Jobs, batches, schedules, queues and workers are the gateway's to show. Every operation gets the answer that all
+    errors have.
     """
     paths = {path: _operations(item) for path, item in document["paths"].items() if _is_public(service, path)}
     components = {"Problem": PROBLEM, **document.get("components", {}).get("schemas", {})}
@@ -92,7 +93,7 @@ _REFUSED: Final[Json] = {
 
 
 def _is_public(service: str, path: str) -> bool:
-    gateways = service != "api" and re.match(r"/v1/(jobs|schedules|queues|workers|limits)\b", path) is not None
+    gateways = service != "api" and re.match(r"/v1/(jobs|batches|schedules|queues|workers|limits)\b", path) is not None
     return path.startswith("/v1/") and path not in INTERNAL and not gateways
 
 

@@ -25,6 +25,7 @@ from shared.ledger.dispatch import Dispatcher, EventPublisher
 from shared.ledger.feed import Follower
 from shared.ledger.firing import Firer
 from shared.ledger.retention import Retention
+from shared.ledger.steps import Stepper
 
 log = structlog.get_logger(__name__)
 
@@ -148,6 +149,7 @@ class Leader:
         )
         self._publisher = EventPublisher(self._service.name, self._broker)
         self._firer = Firer(self._service.database, self._service.tasks)
+        self._stepper = Stepper(self._service.database, self._service.tasks)
         self._follow()
         self._forget()
         return 0.0
@@ -161,30 +163,33 @@ class Leader:
         began = time.monotonic()
         if self._is_due("housekeeping", HOUSEKEEPING_SECONDS):
             self._keep_house(connection)
-        fired = self._fire(connection)
+        moved = self._move_on(connection)
         if self._is_due("reap", REAP_SECONDS):
             self._reap(connection)
         placed = self._publisher.place(connection)
         given = self._give(connection)
-        if placed or given or fired:
+        if placed or given or moved:
             self._pause = BUSY_SECONDS
             shortest, longest = BREATH_SECONDS
             self._stopped.wait(min(max(shortest, time.monotonic() - began), longest))
         else:
             self._pause = self._next_pause()
-            pause = min(self._pause, self._firer.wait, self._dispatcher.again_in)
+            pause = min(self._pause, self._firer.wait, self._stepper.wait, self._dispatcher.again_in)
             for _ in connection.notifies(timeout=pause, stop_after=1):
                 pass
         return 0.0
 
-    def _fire(self, connection: Connection) -> int:
-        try:
-            return self._firer.fire(connection)
-        except Exception as error:
-            if is_outage(error):
-                raise
-            log.exception("schedules not fired")  # whatever it is: jobs are dispatched on
-            return 0
+    def _move_on(self, connection: Connection) -> int:
+        """Schedules and batches; answers how many of them something was done about."""
+        moved = 0
+        for what, work in (("schedules", self._firer.fire), ("batches", self._stepper.go_on)):
+            try:
+                moved += work(connection)
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                log.exception("not worked on", what=what)  # whatever it is: jobs are dispatched on
+        return moved
 
     def _next_pause(self) -> float:
         if not self._dispatcher.waiting:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clients.cli import bench_app, fleet_app, jobs_app, limits_app, schedules_app
+from clients.cli import batches_app, bench_app, fleet_app, jobs_app, limits_app, schedules_app
 from clients.cli.options import JsonOption, StateOption, folder
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(jobs_app.app, name="jobs")
+app.add_typer(batches_app.app, name="batches")
 app.add_typer(fleet_app.workers_app, name="workers")
 app.command()(fleet_app.queues)
 app.add_typer(schedules_app.app, name="schedules")

@@ -47,12 +47,14 @@ class Filter:
         error: str | None,
         since: str | None,
         until: str | None,
+        batch: str | None = None,
     ) -> "Filter":
         """Raises BadInput."""
         if state is not None and state not in STATES:
             raise BadInput(f"--job-state {state!r} is none of {', '.join(STATES)}")
         values = {
             "run": None if run is None else id_of(run, "run"),
+            "batch": None if batch is None else id_of(batch, "batch"),
             "state": state,
             "kind": kind,
             "error": error,
@@ -122,10 +124,11 @@ def why(folder: Path, job: str, *, as_json: bool) -> None:
     console.print(Text.assemble(_line("job", f"{found['job']}, {found['kind']}, "), state_of(found)))
     for reason in found["reasons"]:
         console.print(Text.assemble(_line("why", f"{reason['detail']}  "), (reason["code"], "dim")))
+        verb = "unfinished is" if "batch" in reason else "held by"
         for holder in reason.get("jobs", ()):
-            console.print(_line("", f"held by job {holder}"))
+            console.print(_line("", f"{verb} job {holder}"))
         if reason.get("others"):
-            console.print(_line("", f"held by {reason['others']} others"))
+            console.print(_line("", f"{verb.replace(' is', ' are')} {reason['others']} others"))
 
 
 def _told(job: Json) -> Iterator[Text]:
@@ -136,6 +139,8 @@ def _told(job: Json) -> Iterator[Text]:
         yield _line("reason", f"{job['reason']['code']}: {_said(job['reason'])}")
     yield _line("attempts", f"{job['attempt']} of {job['max_attempts']}, {job['crashes']} crashed")
     yield _line("run", f"{job['run']}, caused by {job['cause']} {job['cause_id']}")
+    if job["batch"]:
+        yield _line("batch", f"{job['batch']}, step {job['step']}")
     times = [("created", "created_at"), ("due", "not_before"), ("started", "started_at"), ("finished", "finished_at")]
     yield _line("times", ", ".join(f"{name} {local(job[key])}" for name, key in times if job[key]))
     if job["deadline"]:

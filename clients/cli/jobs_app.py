@@ -10,6 +10,7 @@ app = typer.Typer(help="Jobs of all services.", rich_markup_mode=None)
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Ids of jobs.", show_default=False)]
 Run = Annotated[str | None, typer.Option("--run", help="Of one run.")]
+Batch = Annotated[str | None, typer.Option("--batch", help="Of one batch.")]
 JobState = Annotated[str | None, typer.Option("--job-state", help="queued, running, succeeded, failed or cancelled.")]
 Kind = Annotated[str | None, typer.Option("--kind", help="Of one kind, such as reports.report.render.")]
 Error = Annotated[str | None, typer.Option("--error", help="With this in their reason.")]
@@ -23,6 +24,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 @app.command("list")
 def list_(
     run: Run = None,
+    batch: Batch = None,
     job_state: JobState = None,
     kind: Kind = None,
     error: Error = None,
@@ -35,7 +37,7 @@ def list_(
     """List jobs, the newest first."""
     from clients.cli import jobs
 
-    wanted = jobs.Filter.of(run=run, state=job_state, kind=kind, error=error, since=since, until=until)
+    wanted = jobs.Filter.of(run=run, batch=batch, state=job_state, kind=kind, error=error, since=since, until=until)
     jobs.list_jobs(folder(state), wanted, limit, as_json=as_json)
 
 
@@ -111,6 +113,7 @@ def why(
 def retry(
     ids: Ids = None,
     run: Run = None,
+    batch: Batch = None,
     job_state: JobState = None,
     kind: Kind = None,
     error: Error = None,
@@ -130,7 +133,7 @@ def retry(
     """Drive failed and cancelled jobs again: those named, or all that the options match."""
     from clients.cli import jobs
 
-    wanted = jobs.Filter.of(run=run, state=job_state, kind=kind, error=error, since=since, until=until)
+    wanted = jobs.Filter.of(run=run, batch=batch, state=job_state, kind=kind, error=error, since=since, until=until)
     moving = jobs.Moving(folder(state), "retry", dry_run=dry_run, yes=yes, as_json=as_json)
     moving.move(ids or [], wanted, everything=all_, args=args, per_second=per_second)
 
@@ -139,6 +142,7 @@ def retry(
 def cancel(
     ids: Ids = None,
     run: Run = None,
+    batch: Batch = None,
     job_state: JobState = None,
     kind: Kind = None,
     error: Error = None,
@@ -153,7 +157,7 @@ def cancel(
     """Call waiting and running jobs off: those named, or all that the options match."""
     from clients.cli import jobs
 
-    wanted = jobs.Filter.of(run=run, state=job_state, kind=kind, error=error, since=since, until=until)
+    wanted = jobs.Filter.of(run=run, batch=batch, state=job_state, kind=kind, error=error, since=since, until=until)
     moving = jobs.Moving(folder(state), "cancel", dry_run=dry_run, yes=yes, as_json=as_json)
     moving.move(ids or [], wanted, everything=all_)
 

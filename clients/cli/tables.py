@@ -19,6 +19,7 @@ _WIDE: Final = 200
 STATE_STYLES: Final = {
     "queued": "dim",
     "running": "yellow",
+    "ending": "magenta",
     "succeeded": "green",
     "failed": "bold red",
     "cancelled": "magenta",

@@ -10,7 +10,20 @@ from fastapi import APIRouter, FastAPI
 from shared import telemetry
 from shared.auth import Verifier
 from shared.db import Database
-from shared.http import counts, fleet, limit_rules, metrics, owing, problems, redrive, routes, schedules, watching, why
+from shared.http import (
+    batches,
+    counts,
+    fleet,
+    limit_rules,
+    metrics,
+    owing,
+    problems,
+    redrive,
+    routes,
+    schedules,
+    watching,
+    why,
+)
 from shared.http.limits import BodyLimit
 from shared.http.streams import Streams
 from shared.http.watching import Watcher
@@ -28,6 +41,7 @@ OWN = (
     owing.router,
     redrive.router,
     counts.router,
+    batches.router,
     schedules.router,
     limit_rules.router,
 )

@@ -90,9 +90,13 @@ class JobBody(BaseModel):
     run: UUID
     cause: str
     cause_id: UUID
+    batch: UUID | None
+    step: int | None
+    """Of its batch, from 1."""
     trace_id: str | None
     created_at: datetime
-    not_before: datetime
+    not_before: datetime | None
+    """When it is due; null until its step of a batch is open."""
     started_at: datetime | None
     finished_at: datetime | None
     url: str

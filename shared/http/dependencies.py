@@ -85,6 +85,7 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=KEY_CHARA
 
 def _wanted(
     run: UUID | None = None,
+    batch: UUID | None = None,
     state: State | None = None,
     kind: Annotated[str | None, Query(max_length=200)] = None,
     created_from: Moment | None = None,
@@ -92,7 +93,13 @@ def _wanted(
     error: Annotated[str | None, Query(min_length=1, max_length=500, description="Part of the reason.")] = None,
 ) -> JobFilter:
     return JobFilter(
-        run=run, state=state, kind=kind, created_from=created_from, created_until=created_until, error=error
+        run=run,
+        batch=batch,
+        state=state,
+        kind=kind,
+        created_from=created_from,
+        created_until=created_until,
+        error=error,
     )
 
 

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 
 BODY_BYTES = 1_000_000
 """Largest body of a request that is not a stream."""
-LARGER = {"/v1/jobs:batch": 16_000_000}
+LARGER = {"/v1/jobs:batch": 16_000_000, "/v1/batches": 16_000_000}
 """Paths whose bodies may be larger, and how large."""
 
 

@@ -41,22 +41,22 @@ def create_jobs(
 
 
 def accept_job(request: Request, caller: Principal, body: JobRequest, key: str | None) -> AcceptedJob:
-    owed = _owe(request, caller, [body], key, _fingerprint(request, body, key))
+    owed = _owe(request, caller, [body], key, fingerprint(request, body, key))
     return AcceptedJob.of(owed.jobs[0], owed.run, existing=bool(owed.existing))
 
 
 def accept_batch(request: Request, caller: Principal, body: BatchRequest, key: str | None) -> AcceptedBatch:
-    owed = _owe(request, caller, body.jobs, key, _fingerprint(request, body, key))
+    owed = _owe(request, caller, body.jobs, key, fingerprint(request, body, key))
     return AcceptedBatch(run=RunLink.of(owed.run), jobs=owed.jobs, existing=owed.existing)
 
 
-def _owe(request: Request, caller: Principal, jobs: Sequence[JobRequest], key: str | None, fingerprint: str) -> Owed:
+def _owe(request: Request, caller: Principal, jobs: Sequence[JobRequest], key: str | None, said: str) -> Owed:
     assert caller.workspace is not None
     state = request.app.state
-    return owe(state.joint, state.tasks, caller.workspace, jobs, key=key, fingerprint=fingerprint)
+    return owe(state.joint, state.tasks, caller.workspace, jobs, key=key, fingerprint=said)
 
 
-def _fingerprint(request: Request, body: BaseModel, key: str | None) -> str:
+def fingerprint(request: Request, body: BaseModel, key: str | None) -> str:
     """What makes it the same request: where it went, and what it said, in whatever order."""
     if key is None:
         return ""

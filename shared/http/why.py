@@ -28,11 +28,14 @@ class WhyReason(BaseModel):
     by: str | None = None
     """Who paused it."""
     jobs: list[UUID] | None = None
-    """Running jobs of the workspace that hold the limit, the first of them."""
+    """Running jobs of the workspace that hold the limit, or unfinished ones of the open step: the first of them."""
     others: int | None = None
-    """How many others hold it: further ones, and those of other workspaces."""
+    """How many others there are: further ones, and those of other workspaces."""
     before: int | None = None
     """At most so many go before it; 1001 stands for more."""
+    batch: UUID | None = None
+    step: int | None = None
+    """The open one of its batch."""
 
 
 class WhyBody(BaseModel):

@@ -104,7 +104,7 @@ class Attempt:
             yield session
             session.flush()
             insert_events(raw(session), self.events)
-            session.info["wake"] = session.info.get("wake") or bool(self.events)
+            session.info["wake"] = session.info.get("wake") or bool(self.events or self.job.batch)
             done = Finished(self.job.id, self.job.attempt, result, self.seconds)
             if not self._succeed(session, done, durably=bool(session.info.get("owes")) or not self._is_followed()):
                 raise LeaseLost

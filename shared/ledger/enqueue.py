@@ -47,12 +47,14 @@ def origin(session: Session) -> Origin:
 
 _INSERT = """
 INSERT INTO job (id, kind, queue, priority, args, workspace, run, cause, cause_id, max_attempts, not_before, deadline,
-                 traceparent, limit_key, created_at)
+                 traceparent, limit_key, batch, step, open_at, created_at)
 SELECT id, kind, queue, priority, args, workspace, run, cause, cause_id, max_attempts,
-       coalesce(not_before, clock_timestamp()), deadline, traceparent, limit_key, clock_timestamp()
+       coalesce(not_before, clock_timestamp()), deadline, traceparent, limit_key, batch, step, open_at,
+       clock_timestamp()
 FROM jsonb_to_recordset(%s) AS owed (
   id uuid, kind text, queue text, priority smallint, args jsonb, workspace uuid, run uuid, cause text, cause_id uuid,
-  max_attempts integer, not_before timestamptz, deadline timestamptz, traceparent text, limit_key text)
+  max_attempts integer, not_before timestamptz, deadline timestamptz, traceparent text, limit_key text,
+  batch uuid, step smallint, open_at timestamptz)
 ON CONFLICT (id) DO NOTHING"""
 """Due by the database's clock: one that is ahead elsewhere keeps no work waiting. One document is cheaper than
 arrays or a statement a row, for one row as for ten thousand (docs/decisions/0009)."""

@@ -202,7 +202,7 @@ class Executor:
                 )
                 events = [event for r in unsaved if r.job.id in held for event in r.events]
                 insert_events(raw(session), events)
-                session.info["wake"] = bool(events)
+                session.info["wake"] = bool(events) or any(r.job.batch for r in unsaved)
         except UNSTORABLE as error:
             if len(unsaved) == 1:
                 self._settle(unsaved[0].job, ResultInvalid.of(error))

@@ -177,6 +177,7 @@ def _fail(
             moved = moves.fail(connection, job.id, job.attempt, reason, crashed=crashed)
         if moved and task is not None and task.on_failed is not None:
             call_hook(session, task, job, reason)
+        session.info["wake"] = True  # it may have been the last of its step
     return moved
 
 

@@ -19,6 +19,7 @@ class JobFilter(BaseModel):
     state: State | None = None
     kind: Annotated[str, Field(max_length=200)] | None = None
     run: UUID | None = None
+    batch: UUID | None = None
     created_from: Moment | None = None
     created_until: Moment | None = Field(None, description="Before this moment.")
     error: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
@@ -30,6 +31,7 @@ class JobFilter(BaseModel):
         clauses = {
             "workspace = %s": workspace,
             "run = %s": self.run,
+            "batch = %s": self.batch,
             "state = %s": self.state,
             "kind = %s": self.kind,
             "id >= %s": ids.floor(self.created_from) if self.created_from else None,

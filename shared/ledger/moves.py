@@ -29,6 +29,8 @@ class Claimed:
     deadline: datetime | None
     part: str
     """The partition that has its row, as SQL names it."""
+    batch: UUID | None = None
+    step: int | None = None
 
 
 def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed]:
@@ -52,7 +54,7 @@ def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed
              AND EXISTS (SELECT 1 FROM worker
                          WHERE worker.id = %(worker)s AND lease_until > now() AND draining_at IS NULL)
            RETURNING job.id, kind, attempt, max_attempts, crashes, args, workspace, run, traceparent, created_at,
-                     deadline, job.tableoid::regclass::text AS part""",
+                     deadline, job.tableoid::regclass::text AS part, batch, step""",
         {"worker": worker, "ids": ids},
     ).fetchall()
     place = {id: n for n, id in enumerate(ids)}

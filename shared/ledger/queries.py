@@ -6,6 +6,7 @@ from uuid import UUID
 from shared.db import Row, Statements
 from shared.errors import NotFound
 from shared.ledger import progress
+from shared.ledger.batches import CLOSED_AT
 from shared.ledger.enqueue import envelope
 from shared.ledger.filters import JobFilter
 from shared.ledger.messages import Lane
@@ -48,7 +49,7 @@ def watched(connection: Statements, service: str, jobs: list[UUID]) -> dict[UUID
     large, and do not change."""
     rows = connection.execute(
         """SELECT id, kind, queue, priority, state, attempt, max_attempts, crashes, error, progress, result, run, cause,
-                  cause_id, traceparent, created_at, not_before, started_at, finished_at
+                  cause_id, batch, step, traceparent, created_at, not_before, started_at, finished_at
            FROM job WHERE id = ANY(%s)""",
         (jobs,),
     ).fetchall()
@@ -102,6 +103,7 @@ def _body(service: str, row: Row) -> dict[str, Any]:
         "service": service,
         "lane": lane_name(row["priority"]),
         "attempts": row["attempt"],
+        "not_before": row["not_before"] if row["not_before"] < CLOSED_AT else None,
         "progress": progress.shown(row["progress"]),
         "reason": row["error"],
         "trace_id": (row["traceparent"] or "").partition("-")[2][:32] or None,

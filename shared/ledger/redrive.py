@@ -23,6 +23,7 @@ from sqlmodel import Session
 from shared.db import Database, Row, Statements, is_outage, raw
 from shared.errors import Conflict, NotFound, Unprocessable
 from shared.ledger import failures
+from shared.ledger.batch_schema import CLOSED
 from shared.ledger.execute import KindUnknown
 from shared.ledger.failures import Held, HookFailed
 from shared.ledger.filters import JobFilter
@@ -221,13 +222,15 @@ def redriving(
     return Move("redriven", REDRIVABLE, "state IN ('failed', 'cancelled')", make)
 
 
-def cancelling(tasks: Tasks, workspace: UUID, by: str) -> Move:
-    """Call jobs off. To the service a cancelled job is one that failed, with the code `job.cancelled`."""
-    reason = {"code": "job.cancelled", "detail": f"Cancelled by {by}."}
+def cancelling(tasks: Tasks, workspace: UUID, by: str, reason: dict[str, Any] | None = None) -> Move:
+    """Call jobs off. To the service a cancelled job is one that failed, with the code `job.cancelled`, or another
+    `reason`."""
+    reason = reason or {"code": "job.cancelled", "detail": f"Cancelled by {by}."}
 
     def make(session: Session, ids: list[UUID], before: int) -> list[Row]:
         values = {"ids": ids, "workspace": workspace, "by": by, "error": Jsonb(reason), "version": VERSION}
         rows = raw(session).execute(_CANCEL, values).fetchall()
+        session.info["wake"] = True  # one may have been the last of its step
         for job, task in _heard(tasks, rows):
             if task.on_failed is not None:
                 with _hook(session, job):
@@ -248,25 +251,30 @@ def prioritising(workspace: UUID, by: str, lane: Lane) -> Move:
     return Move("prioritised", WAITING, "finished_at IS NULL AND state = 'queued'", make, lane=lane)
 
 
-_REDRIVE = """
+_REDRIVE = f"""
 WITH was AS (
-  SELECT id, state, attempt, error, args FROM job
+  SELECT id, state, attempt, error, args, batch, step FROM job
   WHERE id = ANY(%(ids)s) AND workspace = %(workspace)s AND state IN ('failed', 'cancelled')
   ORDER BY id FOR NO KEY UPDATE),
-placed AS (SELECT *, %(before)s + row_number() OVER (ORDER BY id) - 1 AS place FROM was),
+-- What a batch has still to come to waits for it again. The lock: its step is not opened, nor ended, meanwhile.
+open AS (SELECT id, step FROM batch WHERE id IN (SELECT batch FROM was) AND finished_at IS NULL FOR SHARE),
+placed AS (
+  SELECT was.*, %(before)s + row_number() OVER (ORDER BY was.id) - 1 AS place, was.step > open.step AS waits
+  FROM was LEFT JOIN open ON open.id = was.batch),
 moved AS (
   UPDATE job SET state = 'queued', crashes = 0, worker = NULL, progress = NULL, result = NULL, error = NULL,
          started_at = NULL, finished_at = NULL, args = coalesce(%(args)s, job.args),
          limit_key = CASE WHEN %(args)s::jsonb IS NULL THEN job.limit_key ELSE %(limit_key)s END,
          max_attempts = job.attempt + coalesce((%(tries)s::jsonb ->> kind)::integer, %(default)s),
-         not_before = coalesce(%(first)s::timestamptz, now()) + placed.place * %(apart)s,
+         not_before = CASE WHEN placed.waits THEN '{CLOSED}'
+                           ELSE coalesce(%(first)s::timestamptz, now()) + placed.place * %(apart)s END,
          deadline = CASE WHEN deadline > now() THEN deadline END
   FROM placed WHERE job.id = placed.id AND job.id = ANY(%(ids)s)
   RETURNING job.id, kind, job.attempt, crashes, max_attempts, workspace, run, job.args),
 kept AS (
   INSERT INTO intervention (job, act, by, state, attempt, error, args)
   SELECT id, 'redriven', %(by)s, state, attempt, error, CASE WHEN %(args)s::jsonb IS NOT NULL THEN args END FROM was)
-SELECT * FROM moved ORDER BY id"""
+SELECT * FROM moved ORDER BY id"""  # noqa: S608  # a time of ours
 
 _CANCEL = """
 WITH was AS (

@@ -152,7 +152,7 @@ def _rows(tasks: Tasks, because: Origin, wanted: Sequence[JobRequest]) -> list[R
     now, traceparent, rows = datetime.now(UTC), telemetry.traceparent(), []
     for index, each in enumerate(wanted):
         try:
-            rows.append(_row(tasks, because, each, now, traceparent))
+            rows.append(row_of(tasks, because, each, now, traceparent))
         except MillraceError as error:
             if len(wanted) > 1:
                 error.detail, error.facts["index"] = f"jobs.{index}: {error.detail}", index
@@ -160,7 +160,7 @@ def _rows(tasks: Tasks, because: Origin, wanted: Sequence[JobRequest]) -> list[R
     return rows
 
 
-def _row(tasks: Tasks, because: Origin, wanted: JobRequest, now: datetime, traceparent: str | None) -> Row:
+def row_of(tasks: Tasks, because: Origin, wanted: JobRequest, now: datetime, traceparent: str | None) -> Row:
     args = read(tasks, wanted.kind, wanted.args)
     if wanted.deadline is not None and wanted.deadline <= (wanted.not_before or now):
         raise TimesInvalid("Its deadline passes before it may be started.", deadline=wanted.deadline.isoformat())

@@ -147,8 +147,12 @@ def _take_off_jobs(connection: Connection, week: Week, cutoff: datetime) -> bool
 
 
 def _survivors(connection: Connection, week: Week, cutoff: datetime) -> set[UUID]:
-    """Jobs that have not ended, or not before `cutoff`: a look at the whole week, which locks nothing."""
-    statement = sql.SQL("SELECT id FROM {week} WHERE finished_at IS NULL OR finished_at >= {cutoff} LIMIT {most}")
+    """Jobs that have not ended, or not before `cutoff`, or whose batch has not: a look at the whole week, which locks
+    nothing."""
+    statement = sql.SQL(
+        "SELECT id FROM {week} WHERE finished_at IS NULL OR finished_at >= {cutoff}"
+        " OR batch IN (SELECT id FROM batch WHERE finished_at IS NULL) LIMIT {most}"
+    )
     words = {"cutoff": sql.Literal(cutoff), "most": sql.Literal(MOST_SURVIVORS + 1)}
     return _ids(connection, statement, week, **words)
 
@@ -250,6 +254,7 @@ def ledgers(days: float) -> list[Aged]:
         Aged("idempotency", "created_at", min(days, IDEMPOTENCY_DAYS)),
         Aged("unique_key", "created_at", UNIQUE_DAYS, unless=JOB_IS_UNFINISHED),
         Aged("effect", "created_at", days, unless=JOB_IS_THERE),
+        Aged("batch", "finished_at", days, unless="EXISTS (SELECT FROM job WHERE job.batch = {table}.id)"),
         Aged("job_default", "finished_at", days),
         Aged("attempt_default", "finished_at", days, unless=JOB_IS_THERE),
         Aged("intervention_default", "at", days, unless=JOB_IS_THERE),

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import psycopg
 from sqlalchemy import Connection as SqlConnection
 
-from shared.ledger import limits_schema, partitions
+from shared.ledger import batch_schema, limits_schema, partitions
 
 V1 = """
 CREATE TABLE job (
@@ -333,7 +333,7 @@ CREATE INDEX job_due ON job (queue, priority, workspace, not_before, id) WHERE s
 CREATE INDEX job_running ON job (worker) WHERE state = 'running' AND finished_at IS NULL;
 CREATE INDEX job_deadline ON job (deadline) WHERE finished_at IS NULL AND deadline IS NOT NULL;
 """
-V2 = _V2 + limits_schema.LIMITS
+V2 = _V2 + limits_schema.LIMITS + batch_schema.BATCHES
 
 VERSIONS = (V1, V2)
 

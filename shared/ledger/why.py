@@ -9,13 +9,14 @@ from uuid import UUID
 from shared.db import Row, Statements
 from shared.errors import NotFound
 from shared.ledger import outages
+from shared.ledger.batches import CLOSED_AT
 from shared.ledger.limits import TOKENS, counted_by
 from shared.ledger.messages import Lane
 
 MOST_COUNTED = 1000
 """Further jobs that go before one are not counted."""
 MOST_NAMED = 20
-"""So many jobs that hold a limit are named."""
+"""So many jobs that hold a limit, or have their batch wait, are named."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class Facts:
     """Running jobs of its queue."""
     worker: Row | None = None
     """Of a running job: `name`, `lease_until`."""
+    batch: Row | None = None
+    """That of a job whose step is not open: `id`, `name`, `step`, `unfinished` jobs of that, the first of them as
+    `named`."""
 
 
 def explain(facts: Facts) -> list[Reason]:
@@ -99,6 +103,8 @@ def _times(facts: Facts) -> Iterator[Reason]:
     job = facts.job
     if job["deadline"] is not None and job["deadline"] <= facts.now:
         yield Reason("wait.deadline", f"Its deadline, {_at(job['deadline'])}, has passed: it is about to be failed.")
+    elif facts.batch is not None:
+        yield _step(job, facts.batch)
     elif job["not_before"] > facts.now:
         due = job["not_before"]
         if job["error"] is None:
@@ -107,6 +113,18 @@ def _times(facts: Facts) -> Iterator[Reason]:
             tried = f"Attempt {job['attempt']} ended with {job['error']['code']}: {job['error']['detail']}"
             said = f"{tried} It is tried again at {_at(due)}."
             yield Reason("wait.retry", said, {"until": due, "attempt": job["attempt"]})
+
+
+def _step(job: Row, batch: Row) -> Reason:
+    name = f" {batch['name']}" if batch["name"] else ""
+    said = f"It is of step {job['step']} of its batch{name}. Step {batch['step']} is open"
+    if batch["unfinished"]:
+        said += f", and {batch['unfinished']} of its jobs have not ended."
+    else:
+        said += ", and its jobs have ended: the batch is about to go on."
+    others = batch["unfinished"] - len(batch["named"])
+    facts = {"batch": batch["id"], "step": batch["step"], "jobs": batch["named"], "others": others}
+    return Reason("wait.batch", said, facts)
 
 
 def _limits(rule: RuleFacts, now: datetime) -> Iterator[Reason]:
@@ -178,7 +196,14 @@ def gather(connection: Statements, service: str, workspace: UUID, id: UUID) -> F
         outage=outages.find(connection, "broker"),
         before=_before(connection, job),
         busy=sum(row["queue"] == job["queue"] for row in running),
+        batch=_batch(connection, job),
     )
+
+
+def _batch(connection: Statements, job: Row) -> Row | None:
+    if job["not_before"] < CLOSED_AT:
+        return None
+    return connection.execute(_BATCH, {"batch": job["batch"], "most": MOST_NAMED}).fetchone()
 
 
 def _rules(connection: Statements, job: Row, running: list[Row]) -> list[RuleFacts]:
@@ -213,6 +238,14 @@ SELECT now() AS now, held.name, held.lease_until,
                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
                  AND (classid::bigint << 32) | objid::bigint = hashtext('lead ' || current_schema())::bigint) AS led
 FROM (SELECT 1) AS one LEFT JOIN worker AS held ON held.id = %(worker)s"""
+
+_BATCH = """
+SELECT batch.id, name, step,
+       (SELECT count(*) FROM job WHERE job.batch = batch.id AND job.step = batch.step AND job.finished_at IS NULL)
+         AS unfinished,
+       ARRAY(SELECT id FROM job WHERE job.batch = batch.id AND job.step = batch.step AND job.finished_at IS NULL
+             ORDER BY id LIMIT %(most)s) AS named
+FROM batch WHERE id = %(batch)s"""
 
 _RUNNING = """
 SELECT id, queue, kind, workspace, limit_key FROM job WHERE state = 'running' AND finished_at IS NULL"""

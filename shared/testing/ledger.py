@@ -9,16 +9,19 @@ from shared import ids
 from shared.contracts.envelope import Envelope, Event
 from shared.db import Database
 from shared.ledger import leases
+from shared.ledger.batches import CLOSED_AT
 from shared.ledger.execute import Executor
 from shared.ledger.intake import Intake
 from shared.ledger.messages import Subscriptions
+from shared.ledger.steps import Stepper
 from shared.ledger.tasks import Tasks
 
 MAX_ROUNDS = 200
 
 
 def run_due(database: Database, tasks: Tasks, *, hurry: bool = True) -> int:
-    """Run every queued job, and those they enqueue, until none is due; answers how many attempts ran.
+    """Run every queued job, and those they enqueue, until none is due, batches step by step; answers how many attempts
+    ran.
 
     With `hurry`, jobs that wait for a later try become due at once, so that retries run to their end.
     """
@@ -28,12 +31,17 @@ def run_due(database: Database, tasks: Tasks, *, hurry: bool = True) -> int:
         leases.renew(connection, worker, "test", 300.0)
         for _ in range(MAX_ROUNDS):
             if hurry:
-                connection.execute("UPDATE job SET not_before = now() WHERE state = 'queued' AND not_before > now()")
+                connection.execute(
+                    """UPDATE job SET not_before = now()
+                       WHERE state = 'queued' AND not_before > now() AND not_before < %s""",
+                    (CLOSED_AT,),
+                )
             due = connection.execute(
                 """SELECT id, kind FROM job WHERE state = 'queued' AND not_before <= now()
                    ORDER BY priority, not_before, id"""
             ).fetchall()
-            if not due:
+            moved = Stepper(database, tasks).go_on(connection)
+            if not due and not moved:
                 return ran
             for row in due:
                 executor.run(row["kind"], [row["id"]])

@@ -26,6 +26,9 @@ def make(service: str, database: Database, client: TestClient, workspace: UUID) 
     _insert(database, "job", id=job, kind=f"{service}.x.y", queue=f"{service}.jobs", priority=5, args=Jsonb({}),
             workspace=workspace, run=run, cause="request", cause_id=run, max_attempts=1, not_before=AT,
             created_at=AT)  # fmt: skip
+    batch = ids.draw()
+    _insert(database, "batch", id=batch, workspace=workspace, run=run, cause="request", cause_id=run, on_failure="stop",
+            jobs=1, steps=1, first_job=batch, last_job=batch, created_at=AT)  # fmt: skip
     schedule = ids.draw()
     _insert(database, "schedule", id=schedule, workspace=workspace, name="walked", kind=f"{service}.x.y",
             args=Jsonb({}), cron="0 0 1 1 *", zone="UTC", anchor=AT, jitter_seconds=0, misfire="once", grace_seconds=60,
@@ -33,9 +36,13 @@ def make(service: str, database: Database, client: TestClient, workspace: UUID) 
             updated_at=AT)  # fmt: skip
     worker = ids.draw()
     _insert(database, "worker", id=worker, name="w", version="0", lease_until=FAR)
-    return {"runs": str(run), "jobs": str(job), "schedules": str(schedule), "workers": str(worker)} | OWN[service](
-        database, client, workspace, run
-    )
+    return {
+        "runs": str(run),
+        "jobs": str(job),
+        "batches": str(batch),
+        "schedules": str(schedule),
+        "workers": str(worker),
+    } | OWN[service](database, client, workspace, run)
 
 
 def _api(database: Database, client: TestClient, workspace: UUID, run: UUID) -> Ids:

@@ -61,7 +61,9 @@ def written_commands() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for page in PAGES:
         for words in re.findall(
-            r"(?:`|^|/)millrace ((?:(?:jobs|schedules|workers|limits|bench) )?[a-z]+)", page.read_text(), re.MULTILINE
+            r"(?:`|^|/)millrace ((?:(?:jobs|batches|schedules|workers|limits|bench) )?[a-z]+)",
+            page.read_text(),
+            re.MULTILINE,
         ):
             found.setdefault(words, set()).add(relative(page))
     assert known

@@ -21,7 +21,7 @@ VERSIONS = [name for name in vars(schema) if re.fullmatch(r"V\d+", name)]
 
 TABLES = {
     "job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention", "horizon", "schedule",
-    "slot",
+    "slot", "batch",
 }  # fmt: skip
 
 

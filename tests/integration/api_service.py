@@ -49,16 +49,27 @@ PEERS_SCHEDULE = ids.draw()
 """The schedule that the services behind the gateway have."""
 PEERS_JOB = str(ids.draw())
 """The job that they have."""
+PEERS_BATCH = ids.draw()
+"""The batch that they have."""
 
 
 def a_job(id: str, state: str = "queued") -> dict[str, Any]:
     """A job as a service tells it."""
-    nothing = dict.fromkeys(("reason", "progress", "result", "trace_id", "started_at", "finished_at", "deadline"), None)
+    nothing = dict.fromkeys(("reason", "progress", "result", "trace_id", "started_at", "finished_at", "deadline",
+                             "batch", "step"), None)  # fmt: skip
     counts = dict.fromkeys(("attempt", "attempts", "max_attempts", "crashes"), 1)
     when = dict.fromkeys(("created_at", "not_before"), "2026-11-25T09:00:00Z")
     texts = {"service": "ingest", "kind": "ingest.x.y", "queue": "ingest.jobs", "state": state, "cause": "request"}
     lists = {"args": {}, "history": [], "interventions": []}
     return {**nothing, **counts, **when, **texts, **lists, "id": id, "run": id, "cause_id": id, "url": ""}
+
+
+def a_batch(id: str) -> dict[str, Any]:
+    """A batch as a service tells it."""
+    nothing = dict.fromkeys(("name", "reason", "finished_at"), None)
+    counts = dict.fromkeys(("step", "steps", "jobs"), 1)
+    texts = {"service": "ingest", "state": "running", "on_failure": "stop", "cause": "request", "url": ""}
+    return {**nothing, **counts, **texts, "id": id, "run": id, "cause_id": id, "created_at": "2026-11-25T09:00:00Z"}
 
 
 def peer_service() -> FastAPI:
@@ -180,6 +191,23 @@ def peer_service() -> FastAPI:
     @app.delete("/v1/schedules/{id}", status_code=204)
     def delete_schedule(id: str):
         return None
+
+    @app.post("/v1/batches", status_code=202)
+    async def owe_batch(request: Request):
+        body = await request.json()
+        return {"batch": {"id": str(run), "url": "x"}, "run": {"id": str(run), "url": "y"}, "jobs": [], "got": body}
+
+    @app.get("/v1/batches")
+    def list_batches():
+        return {"items": [a_batch(str(PEERS_BATCH))], "next": None}
+
+    @app.get("/v1/batches/{id}")
+    def show_batch(id: str):
+        return a_batch(id) | {"counts": []} if id == str(PEERS_BATCH) else JSONResponse({"status": 404}, 404)
+
+    @app.post("/v1/batches/{id}/cancel")
+    def cancel_batch(id: str):
+        return a_batch(id) | {"counts": [], "state": "cancelled"}
 
     @app.get("/v1/runs/tallies")
     def list_tallies():

@@ -19,8 +19,7 @@ from tests.integration.toy.harness import Toy
 
 TABLES = (
     "job", "attempt", "event", "cursor", "idempotency", "effect", "worker", "intervention", "horizon", "schedule",
-    "slot", "limit_rule", "limit_bucket", "outage",
-    "unique_key",
+    "slot", "limit_rule", "limit_bucket", "outage", "unique_key", "batch",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from shared import ids
 from shared.db import raw
 from shared.errors import RetryLater
 from shared.ledger import (
+    batches,
     counts,
     feed,
     firing,
@@ -20,6 +21,7 @@ from shared.ledger import (
     leases,
     limit_rules,
     limits,
+    moves,
     outages,
     queries,
     redrive,
@@ -34,15 +36,16 @@ from shared.ledger.firing import Firer
 from shared.ledger.intake import Intake
 from shared.ledger.messages import Lane
 from shared.ledger.unique import Unique, enqueue_unique
+from tests.integration.toy.batches import Batches
 from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of
 from tests.integration.toy.harness import Broken, Toy, tasks_of
 from tests.integration.toy.jobs import Asked, Do, Other, ThingDone
 from tests.integration.toy.scheduled import HOUR, MINUTE, NOON, Schedules
 from tests.integration.toy.wire import Wire
 
-GROWING = re.compile(r"^(job|attempt|event|slot|intervention|effect|idempotency|unique_key)(_\d{8}|_default)?$")
+GROWING = re.compile(r"^(job|attempt|event|slot|intervention|effect|idempotency|unique_key|batch)(_\d{8}|_default)?$")
 """Tables, and their partitions, that hold as many rows as there was work."""
-WHOLE = {"job_due", "job_running", "job_schedule", "event_unplaced", "schedule_waiting", "slot_waiting"}
+WHOLE = {"job_due", "job_running", "job_schedule", "event_unplaced", "schedule_waiting", "slot_waiting", "batch_open"}
 """Partial indexes that may be read from one end to the other: they hold what is not done yet."""
 
 Statement = tuple[str, Any]
@@ -91,6 +94,7 @@ def live(toy: Toy) -> None:
         lead(toy, connection, tasks)
         look(toy, connection, jobs)
         fire(toy, connection)
+        step(toy)
     for job in jobs:
         toy.execute("SELECT id FROM job WHERE id = %s", job)
     redrive.redrive_one(toy.database, tasks, toy.workspace, jobs[-1], "somebody")
@@ -151,6 +155,21 @@ def fire(toy: Toy, connection: Any) -> None:
     with toy.database.transaction() as session:
         schedules.run_now(raw(session), beat.tasks, toy.workspace, first, ids.draw(), ids.draw())
         schedules.delete(raw(session), toy.workspace, first)
+
+
+def step(toy: Toy) -> None:
+    made = Batches(toy)
+    failing, cancelled = made.owe(["a"], ["look", "fail"], ["b"], name="failing"), made.owe(["a"], ["b"])
+    with toy.database.transaction() as session:
+        why.gather(raw(session), "toy", toy.workspace, failing.jobs[1][0])
+        batches.list_batches(raw(session), toy.workspace)
+        batches.list_batches(raw(session), toy.workspace, state="running", run=ids.draw())
+        queries.list_jobs(raw(session), "toy", toy.workspace, JobFilter(batch=failing.id))
+        claimed = moves.Claimed(ids.draw(), "", 1, 1, 0, {}, ids.draw(), ids.draw(), None, NOON, None, failing.id, 2)
+        batches.results_of(session, claimed, 1)
+    made.run_out(failing)
+    assert made.row(failing)["state"] == "failed"
+    made.cancel(cancelled)
 
 
 def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
@@ -221,6 +240,7 @@ def _of_partition(index: str, name: str) -> bool:
         "job_due": "queue_priority_workspace_not_before_id",
         "job_running": "worker",
         "job_schedule": "cause_id",
+        "batch_open": "id",
         "event_unplaced": "id",
         "schedule_waiting": "id",
         "slot_waiting": "schedule_id",

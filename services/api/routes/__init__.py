@@ -1,6 +1,7 @@
 """HTTP routes of `api`: identity, jobs, schedules, runs, traces, documentation, and the gateway to the others."""
 
 from services.api.routes import (
+    batches,
     counts,
     docs,
     fleet,
@@ -20,6 +21,7 @@ ROUTERS = [
     owing.router,
     redrive.router,
     counts.router,
+    batches.router,
     runs.router,
     watching.router,
     limits.router,

@@ -57,7 +57,7 @@ async def _one(request: Request, caller: Principal, path: str, body: Any, own: C
     for status, said in answers.values():
         if status != 404:
             if status == 200:
-                await _tell(request, caller, [UUID(said["run"])])
+                await tell_runs(request, caller, [UUID(said["run"])])
             problem = None if status == 200 else "application/problem+json"
             return JSONResponse(said, status, media_type=problem)
     try:
@@ -66,7 +66,7 @@ async def _one(request: Request, caller: Principal, path: str, body: Any, own: C
         if silent:
             raise not_answered(silent[0], takes_key=False) from None
         raise
-    await _tell(request, caller, [found.run])
+    await tell_runs(request, caller, [found.run])
     return JSONResponse(found.model_dump(mode="json"))
 
 
@@ -114,7 +114,7 @@ async def _many(
     parts += [MovedBody.model_validate(part) for status, part in answers.values() if status == 200]
     merged = _merged(body.dry_run, parts, silent)
     if not body.dry_run:
-        await _tell(request, caller, merged.runs)
+        await tell_runs(request, caller, merged.runs)
     for service, (status, refusal) in answers.items():
         if status != 200:
             facts = {"service": service, "moved": 0 if body.dry_run else merged.jobs}
@@ -136,7 +136,7 @@ def _merged(dry_run: bool, parts: Sequence[MovedBody], silent: list[str]) -> Mov
     )
 
 
-async def _tell(request: Request, caller: Principal, runs: Sequence[UUID]) -> None:
+async def tell_runs(request: Request, caller: Principal, runs: Sequence[UUID]) -> None:
     """See anew how the runs stand. Dying before leaves them as they were told until somebody asks."""
     await to_thread.run_sync(_tell_now, request, caller, runs[:TOLD_RUNS])
 

@@ -10,6 +10,7 @@ from shared.db import Connection, Database, Row
 from shared.errors import MillraceError
 from shared.ledger import leases, moves
 from shared.ledger.attempts import Attempt
+from shared.ledger.batches import CLOSED_AT
 from shared.ledger.enqueue import Origin, enqueue
 from shared.ledger.execute import Executor
 from shared.ledger.messages import JobArgs
@@ -71,7 +72,7 @@ class Toy:
 
     def hurry(self) -> None:
         """Whatever waits for a later try is due now."""
-        self.execute("UPDATE job SET not_before = now() WHERE state = 'queued'")
+        self.execute("UPDATE job SET not_before = now() WHERE state = 'queued' AND not_before < %s", CLOSED_AT)
 
     def run(self, tasks: Tasks, *jobs: UUID, kind: str = Do.kind, worker: UUID | None = None) -> None:
         """What a worker does with one wake-up for the jobs."""
