@@ -213,6 +213,11 @@ def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from scans(child)
 
 
+def forget_statistics(toy: Toy) -> None:
+    """What autovacuum, in the middle of other tests, saw of their rows."""
+    toy.execute("TRUNCATE job, attempt, event, intervention, slot, effect, idempotency, batch")
+
+
 def empty_partitions(toy: Toy) -> set[str]:
     """Read whole, they cost nothing; once they were analyzed as empty, any of their indexes is as good as another."""
     names = toy.execute("SELECT relid::regclass::text AS name FROM pg_stat_user_tables WHERE relname ~ '_\\d{8}$'")
@@ -249,6 +254,7 @@ def _of_partition(index: str, name: str) -> bool:
 
 
 def test_every_statement_has_an_index(toy: Toy, said: dict[str, Statement]) -> None:
+    forget_statistics(toy)
     live(toy)
     statements = [each for text, each in said.items() if re.match(r"\s*(SELECT|UPDATE|WITH|DELETE|INSERT)", text)]
     assert len(statements) > 30, "the whole ledger was at work"

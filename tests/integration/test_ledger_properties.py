@@ -26,7 +26,8 @@ from hypothesis.stateful import (
 from shared import ids
 from shared.contracts.envelope import Envelope
 from shared.db import Connection
-from shared.ledger import failures, leases, moves, redrive
+from shared.ledger import failures, leases, moves, redrive, steps
+from shared.ledger.batches import enqueue_batch
 from shared.ledger.enqueue import Origin, enqueue, job_of
 from shared.ledger.filters import JobFilter
 from shared.ledger.intake import Intake
@@ -55,9 +56,17 @@ class Known:
     granted: int = 0
     """Attempts that it may have more than its kind's: begun in a former life, or snoozed."""
     is_late: bool = False
+    batch: "KnownBatch | None" = field(default=None, repr=False)
+    step: int = 0
+    waits: bool = False
+    """For its step."""
     worker: UUID | None = None
     outcomes: list[str] = field(default_factory=list)
     acts: list[str] = field(default_factory=list)
+
+    @property
+    def is_due(self) -> bool:
+        return self.state == "queued" and not self.is_late and not self.waits
 
     def leaves(self, state: str, outcome: str, crashed: bool = False) -> None:
         self.state, self.worker = state, None
@@ -73,7 +82,39 @@ class Known:
 
     def redrive(self) -> None:
         self.state, self.crashes, self.is_late, self.granted = "queued", 0, False, self.attempt
+        self.waits = self.batch is not None and self.batch.state == "running" and self.step > self.batch.step
         self.acts.append("redriven")
+
+
+@dataclass
+class KnownBatch:
+    """How a batch must stand."""
+
+    steps: list[list[Known]]
+    on_failure: str
+    step: int = 1
+    state: str = "running"
+
+    def go_on(self) -> None:
+        while self.state == "running" and not self._unfinished(self.steps[self.step - 1]):
+            did = all(job.state == "succeeded" for job in self.steps[self.step - 1])
+            if self.step == len(self.steps):
+                did = all(job.state == "succeeded" for step in self.steps for job in step)
+                self.state = "succeeded" if did else "failed"
+            elif did or self.on_failure == "continue":
+                self.step += 1
+                for job in self._unfinished(self.steps[self.step - 1]):
+                    job.waits = False
+            else:
+                self.end("failed")
+
+    def end(self, state: str) -> None:
+        self.state = state
+        for job in self._unfinished([job for step in self.steps for job in step]):
+            job.cancel()
+
+    def _unfinished(self, jobs: list[Known]) -> list[Known]:
+        return [job for job in jobs if job.state in redrive.CANCELLABLE]
 
 
 @dataclass(frozen=True)
@@ -91,10 +132,12 @@ class Ledger(RuleBasedStateMachine):
     beliefs = Bundle("beliefs")
     endings = Bundle("endings")
     events = Bundle("events")
+    batches = Bundle("batches")
 
     def __init__(self) -> None:
         super().__init__()
         self.known: dict[UUID, Known] = {}
+        self.known_batches: dict[UUID, KnownBatch] = {}
         self.workers: list[UUID] = [self.toy.worker() for _ in range(WORKERS)]
         self.lines: list[Connection] = [self.toy.connect() for _ in range(WORKERS)]
         self.open: list[Connection] = []
@@ -102,7 +145,7 @@ class Ledger(RuleBasedStateMachine):
     def teardown(self) -> None:
         for connection in self.lines + self.open:
             connection.close()
-        for table in ("job", "attempt", "effect", "worker", "intervention"):
+        for table in ("job", "attempt", "effect", "worker", "intervention", "batch"):
             self.toy.execute(f"DELETE FROM {table}")
 
     def holds(self, belief: Believed) -> bool:
@@ -150,13 +193,51 @@ class Ledger(RuleBasedStateMachine):
             enqueue(session, Do())
             session.rollback()
 
+    # Batches
+
+    @rule(
+        target=batches,
+        sizes=st.lists(st.integers(1, 2), min_size=1, max_size=3),
+        on_failure=st.sampled_from(["stop", "continue"]),
+    )
+    def owe_a_batch(self, sizes: list[int], on_failure: Any) -> UUID:
+        with self.toy.database.transaction(origin=Origin.request(self.toy.workspace)) as session:
+            owed = enqueue_batch(session, [[Do()] * size for size in sizes], on_failure=on_failure)
+        batch = self.known_batches[owed.id] = KnownBatch([], on_failure)
+        for number, step in enumerate(owed.jobs, start=1):
+            known = {job: Known(batch=batch, step=number, waits=number > 1) for job in step}
+            batch.steps.append(list(known.values()))
+            self.known |= known
+        return owed.id
+
+    @rule(target=jobs, batch=batches)
+    def know_its_jobs(self, batch: UUID) -> Any:
+        return multiple(*(job for job, known in self.known.items() if known.batch is self.known_batches[batch]))
+
+    @rule(by=st.integers(0, WORKERS - 1))
+    def go_on_with_batches(self, by: int) -> None:
+        while steps.Stepper(self.toy.database, TASKS).go_on(self.lines[by]):
+            pass
+        for batch in self.known_batches.values():
+            batch.go_on()
+
+    @rule(batch=batches)
+    def call_a_batch_off(self, batch: UUID) -> None:
+        known = self.known_batches[batch]
+        if known.state == "running":
+            steps.cancel_batch(self.toy.database, TASKS, self.toy.workspace, batch, "somebody")
+            known.end("cancelled")
+        else:
+            with pytest.raises(WrongState):
+                steps.cancel_batch(self.toy.database, TASKS, self.toy.workspace, batch, "somebody")
+
     # Workers
 
     @rule(target=beliefs, asked=st.lists(jobs, max_size=4), by=st.integers(0, WORKERS - 1))
     def claim(self, asked: list[UUID], by: int) -> Any:
         worker = self.workers[by]
         claimed = moves.claim(self.lines[by], worker, asked)
-        due = {job for job in asked if self.known[job].state == "queued" and not self.known[job].is_late}
+        due = {job for job in asked if self.known[job].is_due}
         assert sorted(job.id for job in claimed) == sorted(due), "each once, also when it was asked for twice"
         for each in claimed:
             job = self.known[each.id]
@@ -308,7 +389,7 @@ class Ledger(RuleBasedStateMachine):
     @invariant()
     def the_ledger_is_as_known(self) -> None:
         rows = self.toy.execute(
-            """SELECT job.id, state, attempt, crashes, max_attempts,
+            """SELECT job.id, state, attempt, crashes, max_attempts, not_before > now() + interval '1 year' AS waits,
                       coalesce((SELECT array_agg(outcome ORDER BY number) FROM attempt WHERE attempt.job = job.id),
                                '{}') AS outcomes,
                       coalesce((SELECT array_agg(number ORDER BY number) FROM attempt WHERE attempt.job = job.id),
@@ -319,6 +400,9 @@ class Ledger(RuleBasedStateMachine):
                FROM job"""
         )
         assert {row["id"] for row in rows} == set(self.known)
+        for row in self.toy.execute("SELECT id, state, step FROM batch"):
+            batch = self.known_batches[row["id"]]
+            assert (row["state"], row["step"]) == (batch.state, batch.step)
         for row in rows:
             job = self.known[row["id"]]
             assert (row["state"], row["attempt"], row["crashes"]) == (job.state, job.attempt, job.crashes)
@@ -326,6 +410,7 @@ class Ledger(RuleBasedStateMachine):
             assert (row["outcomes"], row["acts"]) == (job.outcomes, job.acts)
             ended = row["attempt"] - (row["state"] == "running")
             assert row["numbers"] == list(range(1, ended + 1)), "one record an attempt that has ended"
+            assert row["waits"] == job.waits, "for its step"
             assert row["effects"] == job.outcomes.count("succeeded") <= 1, "one commit a job"
 
 
