@@ -165,7 +165,9 @@ def step(toy: Toy) -> None:
         batches.list_batches(raw(session), toy.workspace)
         batches.list_batches(raw(session), toy.workspace, state="running", run=ids.draw())
         queries.list_jobs(raw(session), "toy", toy.workspace, JobFilter(batch=failing.id))
-        claimed = moves.Claimed(ids.draw(), "", 1, 1, 0, {}, ids.draw(), ids.draw(), None, NOON, None, failing.id, 2)
+        claimed = moves.Claimed(
+            ids.draw(), "", 1, 1, 0, {}, ids.draw(), ids.draw(), None, NOON, None, "job", failing.id, 2
+        )
         batches.results_of(session, claimed, 1)
     made.run_out(failing)
     assert made.row(failing)["state"] == "failed"

@@ -4,7 +4,6 @@ A worker here is whoever believes that it holds a job: it may be a zombie. It be
 that stays open while others go on, and learns at its end whether it may commit.
 """
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -38,92 +37,13 @@ from tests.integration.test_ledger_moves import LEGAL, STATES
 from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of
 from tests.integration.toy.harness import Toy, tasks_of
 from tests.integration.toy.jobs import Do, NoteThing
+from tests.integration.toy.known import Believed, Known, KnownBatch
 
 REASON = {"code": "thing.broken", "detail": "It broke."}
 MAX_CRASHES = 2
 WORKERS = 3
+ENDS = st.lists(st.sampled_from(["succeeded", "failed", "cancelled"]), max_size=2)
 TASKS: Tasks = tasks_of(lambda attempt, args: None)
-
-
-@dataclass
-class Known:
-    """What a job's state must be."""
-
-    tries: int = Do.retry.max_attempts
-    state: str = "queued"
-    attempt: int = 0
-    crashes: int = 0
-    granted: int = 0
-    """Attempts that it may have more than its kind's: begun in a former life, or snoozed."""
-    is_late: bool = False
-    batch: "KnownBatch | None" = field(default=None, repr=False)
-    step: int = 0
-    waits: bool = False
-    """For its step."""
-    worker: UUID | None = None
-    outcomes: list[str] = field(default_factory=list)
-    acts: list[str] = field(default_factory=list)
-
-    @property
-    def is_due(self) -> bool:
-        return self.state == "queued" and not self.is_late and not self.waits
-
-    def leaves(self, state: str, outcome: str, crashed: bool = False) -> None:
-        self.state, self.worker = state, None
-        self.outcomes.append(outcome)
-        self.crashes += crashed
-        self.granted += outcome == "snoozed"
-
-    def cancel(self) -> None:
-        if self.state == "running":
-            self.leaves("cancelled", "cancelled")
-        self.state = "cancelled"
-        self.acts.append("cancelled")
-
-    def redrive(self) -> None:
-        self.state, self.crashes, self.is_late, self.granted = "queued", 0, False, self.attempt
-        self.waits = self.batch is not None and self.batch.state == "running" and self.step > self.batch.step
-        self.acts.append("redriven")
-
-
-@dataclass
-class KnownBatch:
-    """How a batch must stand."""
-
-    steps: list[list[Known]]
-    on_failure: str
-    step: int = 1
-    state: str = "running"
-
-    def go_on(self) -> None:
-        while self.state == "running" and not self._unfinished(self.steps[self.step - 1]):
-            did = all(job.state == "succeeded" for job in self.steps[self.step - 1])
-            if self.step == len(self.steps):
-                did = all(job.state == "succeeded" for step in self.steps for job in step)
-                self.state = "succeeded" if did else "failed"
-            elif did or self.on_failure == "continue":
-                self.step += 1
-                for job in self._unfinished(self.steps[self.step - 1]):
-                    job.waits = False
-            else:
-                self.end("failed")
-
-    def end(self, state: str) -> None:
-        self.state = state
-        for job in self._unfinished([job for step in self.steps for job in step]):
-            job.cancel()
-
-    def _unfinished(self, jobs: list[Known]) -> list[Known]:
-        return [job for job in jobs if job.state in redrive.CANCELLABLE]
-
-
-@dataclass(frozen=True)
-class Believed:
-    """A worker's belief that it holds a job."""
-
-    job: UUID
-    attempt: int
-    part: str
 
 
 class Ledger(RuleBasedStateMachine):
@@ -199,8 +119,9 @@ class Ledger(RuleBasedStateMachine):
         target=batches,
         sizes=st.lists(st.integers(1, 2), min_size=1, max_size=3),
         on_failure=st.sampled_from(["stop", "continue"]),
+        ends=ENDS,
     )
-    def owe_a_batch(self, sizes: list[int], on_failure: Any) -> UUID:
+    def owe_a_batch(self, sizes: list[int], on_failure: Any, ends: list[str]) -> UUID:
         with self.toy.database.transaction(origin=Origin.request(self.toy.workspace)) as session:
             owed = enqueue_batch(session, [[Do()] * size for size in sizes], on_failure=on_failure)
         batch = self.known_batches[owed.id] = KnownBatch([], on_failure)
@@ -208,6 +129,7 @@ class Ledger(RuleBasedStateMachine):
             known = {job: Known(batch=batch, step=number, waits=number > 1) for job in step}
             batch.steps.append(list(known.values()))
             self.known |= known
+        self.end_its_open_step(owed.id, ends)
         return owed.id
 
     @rule(target=jobs, batch=batches)
@@ -220,6 +142,25 @@ class Ledger(RuleBasedStateMachine):
             pass
         for batch in self.known_batches.values():
             batch.go_on()
+
+    @rule(batch=batches, ends=ENDS)
+    def end_its_open_step(self, batch: UUID, ends: list[str]) -> None:
+        """Jobs of it that wait for a worker end in one way or another, and the leading Beat looks."""
+        known = self.known_batches[batch]
+        open_ = [(job, each) for job, each in self.known.items() if each.batch is known and each.step == known.step]
+        for (job, each), end in zip(open_, ends, strict=False):
+            if end == "cancelled" and each.state in redrive.CANCELLABLE:
+                self.call_off(job)
+            elif each.is_due:
+                [claimed] = moves.claim(self.lines[0], self.workers[0], [job])
+                each.attempt += 1
+                if end == "failed":
+                    moves.fail(self.lines[0], job, claimed.attempt, REASON)
+                else:
+                    self.lines[0].execute("INSERT INTO effect (key, job) VALUES (%s, %s)", (str(ids.draw()), job))
+                    moves.succeed(self.lines[0], [Finished(job, claimed.attempt)])
+                each.leaves(end, end)
+        self.go_on_with_batches(0)
 
     @rule(batch=batches)
     def call_a_batch_off(self, batch: UUID) -> None:
