@@ -331,6 +331,7 @@ def _hook(session: Session, job: Held) -> Iterator[None]:
     session.info["origin"] = job.origin
     try:
         with session.begin_nested():
+            session.connection()  # the savepoint is set now, whichever way the hook writes
             yield
     except Exception as error:
         if is_outage(error):
