@@ -1,6 +1,5 @@
 """A batch that somebody asks for: every job of it checked against its kind, then all owed in one transaction."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from shared.db import Database, Row
 from shared.errors import MillraceError
 from shared.ledger.batches import MOST_STEPS, NAME_CHARACTERS, Batch, OnFailure, check_size, insert_batch
 from shared.ledger.enqueue import Origin, remember
-from shared.ledger.requests import JobRequest, row_of
+from shared.ledger.requests import BatchJob, row_of
 from shared.ledger.tasks import Tasks
 
 
@@ -29,13 +28,10 @@ class NewBatch(BaseModel):
         "stop",
         description="When a job of a step did not succeed: `stop` calls all later steps off, `continue` opens them.",
     )
-    steps: Annotated[list[list[JobRequest]], Field(min_length=1, max_length=MOST_STEPS)] = Field(
+    steps: Annotated[list[list[BatchJob]], Field(min_length=1, max_length=MOST_STEPS)] = Field(
         description="The jobs of a step run side by side; the next step opens when all of them have ended. "
         "At most 10,000 jobs in all."
     )
-
-    def jobs(self) -> Iterator[JobRequest]:
-        return (job for step in self.steps for job in step)
 
 
 @dataclass(frozen=True)

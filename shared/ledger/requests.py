@@ -24,8 +24,8 @@ BATCH_JOBS = 10_000
 LaneName = Literal["urgent", "normal", "bulk"]
 
 
-class JobRequest(BaseModel):
-    """A job to be owed. Times are RFC 3339 with an offset."""
+class BatchJob(BaseModel):
+    """A job of a step of a batch. Times are RFC 3339 with an offset."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,6 +34,11 @@ class JobRequest(BaseModel):
     lane: LaneName | None = Field(None, description="Which goes first; by default the kind's own.")
     not_before: Moment | None = Field(None, description="Not started earlier; by default it is due at once.")
     deadline: Moment | None = Field(None, description="Given up when it is not done by then.")
+
+
+class JobRequest(BatchJob):
+    """A job to be owed. Times are RFC 3339 with an offset."""
+
     unique: Unique | None = Field(None, description="When the key stands for a job, that one is the answer.")
 
 
@@ -160,7 +165,7 @@ def _rows(tasks: Tasks, because: Origin, wanted: Sequence[JobRequest]) -> list[R
     return rows
 
 
-def row_of(tasks: Tasks, because: Origin, wanted: JobRequest, now: datetime, traceparent: str | None) -> Row:
+def row_of(tasks: Tasks, because: Origin, wanted: BatchJob, now: datetime, traceparent: str | None) -> Row:
     args = read(tasks, wanted.kind, wanted.args)
     if wanted.deadline is not None and wanted.deadline <= (wanted.not_before or now):
         raise TimesInvalid("Its deadline passes before it may be started.", deadline=wanted.deadline.isoformat())
