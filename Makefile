@@ -18,8 +18,9 @@ setup: $(VENV)/.installed ## Make the virtual environment and install the locked
 up: setup ## Start everything; Ctrl-C stops it. Options: make up ARGS="--port-base 9000".
 	@exec $(BIN)/millrace up $(ARGS)
 
-test: setup lint ## Run every test and check.
-	$(BIN)/pytest $(ARGS)
+test: setup lint ## Run every test and check. Options for pytest: make test ARGS=-x.
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/architecture tests/contracts tests/integration $(ARGS)
+	$(BIN)/pytest tests/e2e tests/chaos $(ARGS)  # whole systems, one at a time
 
 lint: setup ## Style, types and boundaries.
 	$(BIN)/ruff check .
