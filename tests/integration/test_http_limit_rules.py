@@ -9,7 +9,6 @@ import pytest
 from fastapi import APIRouter
 from fastapi.testclient import TestClient
 
-from shared import ids
 from shared.auth import digest
 from shared.ledger import limit_rules, limits
 from shared.settings import StaticKey
