@@ -30,7 +30,7 @@ MESSAGE_SECONDS = 0.2
 """Jobs of a kind that have been short share a message, up to about so much work. On a busy machine all take longer:
 with much less, messages would shrink and cost more just when there is no time for it."""
 EVENTS_A_ROUND = 500
-EVENTS_A_MESSAGE = 50
+EVENTS_A_MESSAGE = 100
 LOOKS = 4
 """So many times within the redispatch time the broker is asked whether it still has what nobody claimed."""
 MEASURE_SECONDS = 0.5
