@@ -25,6 +25,11 @@ class Rule:
     weight: float
     paused_at: datetime | None
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether it can; else it only weighs."""
+        return self.paused_at is not None or self.concurrency is not None or self.per_second is not None
+
 
 def counted_by(row: Row) -> dict[str, str]:
     """The keys of the rules that a job falls under, each with the key that the job is counted by."""
@@ -49,6 +54,10 @@ class Limits:
 
     def __init__(self) -> None:
         self.rules: dict[str, Rule] = {}
+        self._version: Row | None = None
+        """Of the rules, as they were read."""
+        self._limiting: dict[str, Rule] = {}
+        """Those that can hold something back."""
         self.again_in = math.inf
         """Seconds until a token comes that something waits for."""
         self.running = 0
@@ -58,28 +67,37 @@ class Limits:
     def look(self, connection: Statements, on_their_way: Iterable[Row]) -> None:
         """Begin a round; `on_their_way`: jobs that the broker has and nobody claimed."""
         self.again_in = math.inf
-        rows = connection.execute(_RULES).fetchall()
-        self.rules = {row["key"]: Rule(**row) for row in rows}
+        self._read_rules(connection)
         self._counts.clear()
         if not self.rules:
             return
         running = connection.execute(_RUNNING).fetchall()
         self.running = sum(row["jobs"] for row in running)
         for row in running:
-            self._count(row, row["jobs"])
+            for rule, key in counted_by(row).items():
+                if rule in self.rules:
+                    self._counts[key] += row["jobs"]
         self._tokens = {row["key"]: row["tokens"] for row in connection.execute(_BUCKETS).fetchall()}
         for row in on_their_way:
-            self._count(row, 1)
-            self._take(row)
+            self._enter(self._matching(row))
+
+    def _read_rules(self, connection: Statements) -> None:
+        """There may be a thousand of them, and they seldom change."""
+        [version] = connection.execute(_VERSION).fetchall()
+        if version != self._version:
+            rows = connection.execute(_RULES).fetchall()
+            self.rules = {row["key"]: Rule(**row) for row in rows}
+            self._limiting = {key: rule for key, rule in self.rules.items() if rule.holds_back}
+            self._version = version
 
     def admit(self, row: Row) -> bool:
         """Whether the job may be sent; then it counts."""
-        if not self.rules:
+        if not self._limiting:
             return True
-        if not all(self._is_free(rule, key) for rule, key in self._matching(row)):
+        matching = self._matching(row)
+        if not all(self._is_free(rule, key) for rule, key in matching):
             return False
-        self._count(row, 1)
-        self._take(row)
+        self._enter(matching)
         return True
 
     def is_paused(self, queue: str) -> bool:
@@ -90,7 +108,7 @@ class Limits:
     def blocked(self) -> Blocked:
         """What the query of due jobs can leave out."""
         found = Blocked()
-        for key, rule in self.rules.items():
+        for key, rule in self._limiting.items():
             scope, _, name = key.partition(":")
             if scope == "kind" and not self._is_free(rule, key):
                 found.kinds.append(name)
@@ -115,9 +133,9 @@ class Limits:
         rule = self.rules.get(f"workspace:{workspace}")
         return rule.weight if rule is not None else 1.0
 
-    def _matching(self, row: Row) -> Iterable[tuple[Rule, str]]:
-        """The rules that the job falls under, each with the key that it is counted by."""
-        return ((self.rules[key], by) for key, by in counted_by(row).items() if key in self.rules)
+    def _matching(self, row: Row) -> list[tuple[Rule, str]]:
+        """The rules that the job falls under and that may hold it back, each with the key that it is counted by."""
+        return [(self._limiting[key], by) for key, by in counted_by(row).items() if key in self._limiting]
 
     def _is_free(self, rule: Rule, key: str) -> bool:
         if rule.paused_at is not None:
@@ -131,12 +149,10 @@ class Limits:
             self.again_in = min(self.again_in, missing / rule.per_second)
         return missing <= 0
 
-    def _count(self, row: Row, jobs: int) -> None:
-        for _, key in self._matching(row):
-            self._counts[key] += jobs
-
-    def _take(self, row: Row) -> None:
-        for rule, key in self._matching(row):
+    def _enter(self, matching: list[tuple[Rule, str]]) -> None:
+        """The job counts, and takes its tokens."""
+        for rule, key in matching:
+            self._counts[key] += 1
             if rule.per_second is not None:
                 self._tokens[key] = self._tokens.get(key, rule.burst) - 1
 
@@ -154,6 +170,8 @@ def forget(connection: Connection) -> None:
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('limits ' || current_schema()))"
 """The lock under which claims of limited jobs decide, one after the other (`job_start`)."""
 
+_VERSION = "SELECT count(*) AS rules, sum(xmin::text::bigint) AS written FROM limit_rule"
+"""Whatever is written has another xmin: unlike `updated_at`, that no clock leads back."""
 _RULES = "SELECT key, concurrency, per_second, burst, weight, paused_at FROM limit_rule"
 
 _RUNNING = """
