@@ -48,6 +48,9 @@ def ensure(connection: psycopg.Connection[Any], now: datetime) -> None:
             # The schema may be older than the code.
             if exists(connection, table) and not _is_held(connection, partition):
                 _make_from_default(connection, table, partition, week)
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout = '1s'")
+        connection.execute(_UNLEARN, (list(PARTITIONED),))
 
 
 def _is_held(connection: psycopg.Connection[Any], partition: str) -> bool:
@@ -94,6 +97,15 @@ def bounds(table: str, week: datetime) -> dict[str, sql.Composable]:
         "high": sql.Literal(str(ids.floor(week + timedelta(weeks=1)))),
     }
 
+
+_UNLEARN = """
+SELECT pg_clear_relation_stats(current_schema()::text, child.relname::text)
+FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid JOIN pg_class AS parent ON parent.oid = inhparent
+WHERE child.reltuples = 0 AND child.relkind = 'r' AND parent.relname = ANY(%s)
+  AND parent.relnamespace = current_schema()::regnamespace"""
+"""Partitions that somebody had analyzed while they were empty count as never looked at again. To a planner that knows
+of no row any index is as good as another, and plans are kept: in a week that begins so, the dispatcher's look at what
+runs read a whole index, 28 ms with 100,000 rows in place of 0.1, until autovacuum came by."""
 
 _MAKE = (
     "CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS) WITH ({storage})",
