@@ -249,3 +249,9 @@ def test_a_page_of_many_long_rejects_takes_little_memory(tmp_path):
     load_in(tmp_path, "a,b\n1,2\n" + "".join(f"{i:05}{chr(97 + i % 26) * 2000}\n" for i in range(40_000)))
     page = read_rejects(tmp_path / "rejects", 39_000, 500)
     assert [reject["value"][:5] for reject in page] == [f"{i:05}" for i in range(39_000, 39_500)]
+
+
+def test_a_row_of_the_wrong_shape_may_hold_a_lone_cr():
+    stored = load("a,b\n\rx\n1,2\n")
+    assert stored.refused == [(2, None, "\rx", "row.too_few_fields")]
+    assert len(stored.rows) == 1

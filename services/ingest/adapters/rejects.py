@@ -34,7 +34,8 @@ class RejectFile:
 
     def __enter__(self) -> Self:
         self._file = self.path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        # All of them: by itself the writer quotes no lone CR, which whoever reads it takes for the end of a line.
+        self._writer = csv.writer(self._file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         return self
 
     def __exit__(
