@@ -58,14 +58,21 @@ class ObjectStore:
             for chunk in self.chunks(key):
                 file.write(chunk)
 
+    def get_slice(self, key: str, path: Path, start: int, end: int) -> None:
+        """Copy the object's bytes from `start` to before `end` to `path`, streamed. Raises NotFound."""
+        with path.open("wb") as file:
+            for chunk in self.chunks(key, {"range": (start, end)}):
+                file.write(chunk)
+
     def get_bytes(self, key: str) -> bytes:
         return b"".join(self.chunks(key))
 
-    def chunks(self, key: str) -> Iterator[bytes]:
+    def chunks(self, key: str, options: Any = None) -> Iterator[bytes]:
+        """The object's bytes, or what `options` (obstore's) say of it. Raises NotFound."""
         import obstore
 
         try:
-            answer = obstore.get(self.store, key)
+            answer = obstore.get(self.store, key, options=options)
         except FileNotFoundError:
             raise NotFound("The object is not in the store.", object=key) from None
         for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):

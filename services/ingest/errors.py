@@ -45,6 +45,12 @@ class NoValidRows(FileRefused):
     code, title = "csv.no_valid_rows", "No row could be loaded"
 
 
+class PartMissing(MillraceError):
+    """A part of the upload was not read, and nobody reads it any more. Facts: `job`, the part's."""
+
+    code, status, title = "dataset.part_missing", 422, "A part of the file was not read"
+
+
 class TooMuchMemory(FileRefused):
     """Within the limits of cells, rows and columns, and still more than the engine can hold at once."""
 

@@ -6,13 +6,33 @@ from uuid import UUID
 from shared.ledger.messages import JobArgs, Retry
 
 
-class LoadDataset(JobArgs):
-    """Type, check, profile and store one version of a dataset. Its row holds everything else."""
+class VersionArgs(JobArgs):
+    """What jobs about one version of a dataset have in common. Its row holds everything else."""
 
-    kind: ClassVar[str] = "ingest.dataset.load"
     queue: ClassVar[str] = "ingest.jobs"
     retry: ClassVar[Retry] = Retry(max_attempts=5)
     together: ClassVar[int] = 1  # loads take seconds or minutes: let them spread over the workers
 
     dataset_id: UUID
     version: int
+
+
+class LoadDataset(VersionArgs):
+    """Type, check, profile and store the version; or, of a large upload, owe that in parts."""
+
+    kind: ClassVar[str] = "ingest.dataset.load"
+
+
+class ReadPart(VersionArgs):
+    """Check the rows of one part of the upload, and store them as text."""
+
+    kind: ClassVar[str] = "ingest.part.read"
+
+    number: int
+    """From 0; where it begins and ends is in the version's plan."""
+
+
+class JoinParts(VersionArgs):
+    """Type, check, profile and store what was read of all parts."""
+
+    kind: ClassVar[str] = "ingest.parts.join"

@@ -1,6 +1,6 @@
 """Use cases of `ingest`: an upload becomes a version of a dataset, or fails with a reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,17 +9,24 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from services.ingest import repository
-from services.ingest.adapters import LoadResult, load_csv
-from services.ingest.errors import NoValidRows
-from services.ingest.jobs import LoadDataset
+from services.ingest import adapters, repository
+from services.ingest.adapters import REJECTS, LoadResult, PartRead, Plan, join_parts, load_csv, plan_parts
+from services.ingest.errors import NoValidRows, PartMissing
+from services.ingest.jobs import JoinParts, LoadDataset, ReadPart, VersionArgs
 from services.ingest.models import Dataset, DatasetVersion
 from shared import ids
 from shared.contracts.envelope import Reason
 from shared.contracts.ingest import Column, DatasetCompleted, DatasetFailed
-from shared.errors import NotFound
+from shared.errors import NotFound, Snooze
+from shared.ledger.batches import enqueue_batch, results_of
 from shared.ledger.enqueue import enqueue, origin, publish
+from shared.ledger.moves import Claimed
 from shared.objects import ObjectStore
+
+Progress = Callable[[int, int], None]
+"""Told what is done, of how many, in bytes of the upload."""
+PARTS_SECONDS = 5.0
+"""So long parts that are being read again are waited for at a time."""
 
 
 @dataclass(frozen=True)
@@ -68,32 +75,141 @@ class Loading:
 
     def key(self, what: str) -> str:
         """Where the load stores its results: the same at every attempt, so that a second overwrites the first."""
-        return f"datasets/{self.version.workspace}/{self.version.dataset}/{self.version.version}/{what}.parquet"
+        return f"{self._prefix}/{what}.parquet"
+
+    def part_key(self, what: str) -> str:
+        """Where what is read in parts is kept until it is joined."""
+        return f"{self._prefix}/parts/{what}"
+
+    @property
+    def _prefix(self) -> str:
+        return f"datasets/{self.version.workspace}/{self.version.dataset}/{self.version.version}"
 
 
-def begin_load(session: Session, args: LoadDataset) -> Loading:
+def begin_load(session: Session, args: VersionArgs, *, lock: bool = False) -> Loading:
     """Raises NotFound."""
-    version = repository.find_version(session, args.dataset_id, args.version)
+    version = repository.find_version(session, args.dataset_id, args.version, lock=lock)
     dataset = session.get(Dataset, args.dataset_id)
     if version is None or dataset is None:
         raise NotFound("There is no such version of a dataset.", dataset_id=str(args.dataset_id), version=args.version)
     return Loading(dataset.name, version)
 
 
-def load(store: ObjectStore, loading: Loading, scratch: Path, progress: Callable[[int, int], None]) -> LoadResult:
+def load(store: ObjectStore, loading: Loading, scratch: Path, progress: Progress) -> LoadResult:
     """Type, profile and store the upload. Raises FileRefused when the file cannot become a dataset."""
-    source, target, rejects = scratch / "upload.csv", scratch / "data.parquet", scratch / "rejects.parquet"
-    store.get_file(loading.version.upload, source)
-    work = scratch / "work"
+    source, work = _fetched(store, loading, scratch), scratch / "work"
     work.mkdir()
+
+    def make(target: Path, rejects: Path) -> LoadResult:
+        return load_csv(source, target, rejects, scratch=work, progress=progress)
+
+    return _stored(store, loading, scratch, make)
+
+
+def _fetched(store: ObjectStore, loading: Loading, scratch: Path) -> Path:
+    """The upload in the attempt's own folder."""
+    source = scratch / "upload.csv"
+    if not source.exists():
+        store.get_file(loading.version.upload, source)
+    return source
+
+
+def _stored(
+    store: ObjectStore, loading: Loading, scratch: Path, make: Callable[[Path, Path], LoadResult]
+) -> LoadResult:
+    """What `make` writes at the Parquet and the rejects that it is given, in the store."""
+    target, rejects = scratch / "data.parquet", scratch / "rejects.parquet"
     try:
-        loaded = load_csv(source, target, rejects, scratch=work, progress=progress)
+        loaded = make(target, rejects)
     except NoValidRows:
         store.put_file(loading.key("rejects"), rejects)  # what was wrong with each row is what people need now
         raise
     store.put_file(loading.key("rejects"), rejects)
     store.put_file(loading.key("data"), target)
     return loaded
+
+
+# In parts
+
+
+def plan_load(store: ObjectStore, loading: Loading, scratch: Path, part_bytes: int, progress: Progress) -> Plan | None:
+    """How to read the upload in parts; None when it is no larger than one, or cannot be cut. Raises FileRefused."""
+    if loading.version.upload_bytes <= part_bytes:
+        return None
+    plan = plan_parts(_fetched(store, loading, scratch), part_bytes, progress)
+    if plan is not None:
+        written = scratch / "plan.json"
+        written.write_bytes(plan.as_json())
+        store.put_file(loading.part_key("plan.json"), written)
+    return plan
+
+
+def owe_parts(session: Session, loading: Loading, plan: Plan) -> None:
+    """A job a part, which workers share, and one that joins what they read."""
+    version = {"dataset_id": loading.version.dataset, "version": loading.version.version}
+    parts = [ReadPart(**version, number=number) for number in range(len(plan.parts))]
+    enqueue_batch(session, [parts, [JoinParts(**version)]], name=f"{loading.name} {loading.version.version}"[:200])
+
+
+def read_part(
+    store: ObjectStore, loading: Loading, number: int, scratch: Path, progress: Progress
+) -> dict[str, Any] | None:
+    """Store the part's rows as text columns; answers what there is of it, or None when it does not end between two
+    rows. The keys are the same at every attempt."""
+    plan, source, out = _plan(store, loading), scratch / "part.csv", scratch / "out"
+    store.get_slice(loading.version.upload, source, plan.parts[number].start, plan.parts[number].end)
+    out.mkdir()
+    read = adapters.read_part(source, plan, number, out, progress)
+    if read is None:
+        return None
+    for file in (*read.files, REJECTS):
+        store.put_file(loading.part_key(f"{number:05}/{file}"), out / file)
+    return read.as_json()
+
+
+def find_parts(session: Session, job: Claimed) -> list[PartRead | None]:
+    """What the jobs of the batch's first step made of the parts, in their order. Raises PartMissing, and Snooze while
+    one is being read again."""
+    rows = results_of(session, job, 1)
+    if unfinished := sum(row["state"] in ("queued", "running") for row in rows):
+        raise Snooze(f"{unfinished} parts are being read again.", after=PARTS_SECONDS)
+    for row in rows:
+        if row["state"] != "succeeded":
+            raise PartMissing(f"The job of a part was {row['state']}.", job=str(row["id"]))
+    return [PartRead(**row["result"]) if row["result"] is not None else None for row in rows]
+
+
+def join(
+    store: ObjectStore, loading: Loading, parts: Sequence[PartRead | None], scratch: Path, progress: Progress
+) -> LoadResult:
+    """As `load`, of what was read in parts; of the whole upload when a part does not end between two rows."""
+    if any(part is None for part in parts):
+        return load(store, loading, scratch, progress)
+    plan, work = _plan(store, loading), scratch / "work"
+    work.mkdir()
+    read = [(work / f"{number:05}", part) for number, part in enumerate(parts) if part is not None]
+    for folder, part in read:
+        folder.mkdir()
+        for file in (*part.files, REJECTS):
+            store.get_file(loading.part_key(f"{folder.name}/{file}"), folder / file)
+
+    def make(target: Path, rejects: Path) -> LoadResult:
+        return join_parts(plan, read, target, rejects, scratch=work, progress=progress)
+
+    return _stored(store, loading, scratch, make)
+
+
+def drop_parts(store: ObjectStore, loading: Loading) -> None:
+    """What was read of the parts is of no use any more. Dying in here leaves objects that nothing refers to."""
+    for key in store.keys(loading.part_key("")):
+        store.delete(key)
+
+
+def _plan(store: ObjectStore, loading: Loading) -> Plan:
+    return Plan.of_json(store.get_bytes(loading.part_key("plan.json")))
+
+
+# How a load ends
 
 
 def complete_load(session: Session, loading: Loading, loaded: LoadResult) -> None:
@@ -120,10 +236,13 @@ def complete_load(session: Session, loading: Loading, loaded: LoadResult) -> Non
     publish(session, completed, subject=version.dataset)
 
 
-def fail_load(session: Session, args: LoadDataset, reason: dict[str, Any]) -> None:
-    """The version failed for good, in the transaction that fails its job; the version before it stays."""
-    loading = begin_load(session, args)
+def fail_load(session: Session, args: VersionArgs, reason: dict[str, Any]) -> None:
+    """The version failed for good, in the transaction that fails its job; the version before it stays. Of several parts
+    the first one says so."""
+    loading = begin_load(session, args, lock=True)
     version = loading.version
+    if version.state != "loading":
+        return
     version.state = "failed"
     version.reason = reason
     version.object = version.rows_loaded = version.columns = None
@@ -136,7 +255,7 @@ def fail_load(session: Session, args: LoadDataset, reason: dict[str, Any]) -> No
     publish(session, failed, subject=version.dataset)
 
 
-def reopen_load(session: Session, args: LoadDataset) -> None:
+def reopen_load(session: Session, args: VersionArgs) -> None:
     """The load of a version that failed is driven again."""
     version = begin_load(session, args).version
     version.state = "loading"

@@ -26,8 +26,9 @@ def add_version(session: Session, version: DatasetVersion) -> None:
     session.add(version)
 
 
-def find_version(session: Session, dataset: UUID, version: int) -> DatasetVersion | None:
-    return session.get(DatasetVersion, (dataset, version))
+def find_version(session: Session, dataset: UUID, version: int, *, lock: bool = False) -> DatasetVersion | None:
+    """With `lock`, as it stands once nobody else is about to change it."""
+    return session.get(DatasetVersion, (dataset, version), with_for_update=lock or None)
 
 
 def end_version(session: Session, version: DatasetVersion) -> None:

@@ -9,7 +9,7 @@ Memory is bounded by constants: a block (1 MiB), an unfinished row (2 MiB), a pa
 Scratch holds up to about the source's size. All of it can be thrown away: a load that died starts again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -34,7 +34,7 @@ VECTOR_ROWS: Final = 2_048
 ROW_GROUP: Final = "ROW_GROUP_SIZE 61440, ROW_GROUP_SIZE_BYTES '32MB'"
 """Small enough for two threads to build one each, in order, within the engine's memory."""
 _FEW_COLUMNS: Final = 100
-_READ_SHARE: Final = 70
+READ_SHARE: Final = 70
 """Per cent of the progress that reading is; typing, storing and profiling are the rest."""
 
 Progress = Callable[[int, int], None]
@@ -67,22 +67,27 @@ def load_csv(source: Path, target: Path, rejects: Path, *, scratch: Path, progre
         progress(size * percent // 100, size)
 
     with opened(scratch, [target, rejects]) as engine:
-        text = _read(engine, source, scratch, lambda done: progress(done * _READ_SHARE // 100, size))
-        decisions = decide(engine, text.header.guesses, text.files, text.rows)
-        step(75)
-        loaded = engine.copy(_typed(text, decisions), target, f"COMPRESSION zstd, {ROW_GROUP}, {text.dictionary}")
-        step(90)
-        count = write_rejects(engine, text.rejects, text.header.columns, decisions, text.files, rejects)
-        rejected = text.rows_rejected + sum(text.rows) - loaded
-        if rejected and not loaded:
-            raise _none_valid(engine, rejects, rejected)
-        columns = profile(engine, target, text.header.columns, [decision.type for decision in decisions])
-        step(100)
+        text = _read(engine, source, scratch, lambda done: progress(done * READ_SHARE // 100, size))
+        return store_typed(engine, text, target, rejects, step)
+
+
+def store_typed(engine: Engine, text: "Text", target: Path, rejects: Path, step: Callable[[int], None]) -> LoadResult:
+    """What `load_csv` does once the file is text columns; `step` hears of per cents, from READ_SHARE on."""
+    decisions = decide(engine, text.header.guesses, text.files, text.rows)
+    step(75)
+    loaded = engine.copy(_typed(text, decisions), target, f"COMPRESSION zstd, {ROW_GROUP}, {text.dictionary}")
+    step(90)
+    count = write_rejects(engine, text.rejects, text.header.columns, decisions, text.files, rejects)
+    rejected = text.rows_rejected + sum(text.rows) - loaded
+    if rejected and not loaded:
+        raise _none_valid(engine, rejects, rejected)
+    columns = profile(engine, target, text.header.columns, [decision.type for decision in decisions])
+    step(100)
     return LoadResult(loaded, rejected, count, text.header.delimiter.decode(), columns)
 
 
 @dataclass(frozen=True)
-class _Text:
+class Text:
     """The file as text columns `line`, `c0`, `c1`, … in Parquet files of `rows` rows each."""
 
     header: Header
@@ -101,23 +106,39 @@ def _dictionary(header: Header) -> str:
     return f"DICTIONARY_SIZE_LIMIT {10_000 if len(header.columns) <= _FEW_COLUMNS else 1}"
 
 
-def _read(engine: Engine, source: Path, scratch: Path, progress: Callable[[int], None]) -> _Text:
+def _read(engine: Engine, source: Path, scratch: Path, progress: Callable[[int], None]) -> Text:
     """Cuts the file into rows on this thread while the engine stores the part before on another."""
-    with (
-        source.open("rb", buffering=0) as file,
-        RejectFile(scratch / "rejects.csv") as rejects,
-        ThreadPoolExecutor(1) as thread,
-    ):
+    with source.open("rb", buffering=0) as file:
         blocks = Source(file).blocks()
         header = read_header(blocks)
+        text = cut_rows(engine, header, chain([header.rest], blocks), scratch, lambda: progress(file.tell()))
+    assert text is not None
+    return text
+
+
+def cut_rows(
+    engine: Engine,
+    header: Header,
+    blocks: Iterable[bytes],
+    scratch: Path,
+    progress: Callable[[], None],
+    *,
+    is_end: bool = True,
+) -> Text | None:
+    """The rows in `blocks` (bytes after `header.line`) as text columns, and what was kept out, in `scratch`. None when
+    they do not end between two rows, though they are not the file's `is_end`."""
+    with RejectFile(scratch / "rejects.csv") as rejects, ThreadPoolExecutor(1) as thread:
         splitter = Splitter(header.delimiter, header.columns, header.line, rejects.add)
         parts = _Parts(engine, thread, scratch, header)
         try:
-            for block in chain([header.rest], blocks):
+            for block in blocks:
                 splitter.feed(block)
                 if _is_full(splitter.batch):
                     parts.store(splitter.take())
-                progress(file.tell())
+                progress()
+            if not is_end and not splitter.is_between_rows:
+                parts.wait()
+                return None
             splitter.finish()
             if splitter.batch.rows or not parts.files:
                 parts.store(splitter.take())
@@ -125,7 +146,7 @@ def _read(engine: Engine, source: Path, scratch: Path, progress: Callable[[int],
         except BaseException:
             engine.interrupt()
             raise
-    return _Text(header, parts.files, parts.rows, splitter.rows_rejected, rejects.path)
+    return Text(header, parts.files, parts.rows, splitter.rows_rejected, rejects.path)
 
 
 def _is_full(batch: Batch) -> bool:
@@ -184,7 +205,7 @@ def _parsed(rows: Path, header: Header, *, parallel: bool) -> str:
     )
 
 
-def _typed(text: _Text, decisions: Sequence[Decision]) -> str:
+def _typed(text: Text, decisions: Sequence[Decision]) -> str:
     """The rows of which every value fits, typed, under the header's names."""
     columns = ", ".join(
         f"{converted(decision.type, f'c{i}')} AS {identifier(name)}"

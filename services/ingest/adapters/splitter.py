@@ -104,6 +104,11 @@ class Splitter:
             self._split(self._rest, len(self._rest), final=True)
         self._rest = b""
 
+    @property
+    def is_between_rows(self) -> bool:
+        """Whether all that was fed is settled: whoever goes on from here alone comes to the same rows."""
+        return not self._rest and not self._skipping
+
     def take(self) -> Batch:
         batch, self.batch = self.batch, Batch()
         return batch
