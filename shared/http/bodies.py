@@ -80,8 +80,7 @@ class JobBody(BaseModel):
     lane: LaneName
     state: str
     attempt: int
-    attempts: int
-    """Tries begun, the running one included: the same number, by the name that people look for."""
+    """The number of the last one begun, which runs if the job does; 0 before the first."""
     max_attempts: int
     crashes: int
     reason: dict[str, Any] | None

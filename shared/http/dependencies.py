@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Query, Request
+from fastapi.dependencies.models import Dependant
 from sqlmodel import Session
 
 from shared import telemetry
 from shared.auth import Principal
 from shared.db import Database
-from shared.errors import Forbidden, Unauthenticated
+from shared.errors import Forbidden, MillraceError, Unauthenticated
 from shared.ledger.enqueue import KEY_CHARACTERS, Origin
 from shared.ledger.filters import JobFilter, State
 from shared.ledger.messages import Moment
@@ -51,10 +52,33 @@ def requires(scope: str) -> Callable[[Request], Principal]:
             raise Forbidden(f"This needs a key with the scope {scope!r}.", scope=scope)
         if scope in ("read", "write", "admin") and principal.workspace is None:
             raise Forbidden("This needs a key of a workspace.")
+        if request.url.query:
+            _refuse_unknown(request)
         return principal
 
     check.scope = scope  # type: ignore[attr-defined]  # read by the test that walks every route
     return check
+
+
+class QueryUnknown(MillraceError):
+    """A query parameter that the route does not know. Were it passed over, a misspelt filter would match everything."""
+
+    code, status, title = "request.invalid", 422, "The request is not valid"
+
+
+def _refuse_unknown(request: Request) -> None:
+    known = dict.fromkeys(_known(request.scope["route"].dependant))
+    if unknown := sorted(request.query_params.keys() - known.keys()):
+        said = f"Known: {', '.join(known)}." if known else "The route has none."
+        errors = [{"where": f"query.{name}"[:200], "detail": "Unknown query parameter."} for name in unknown[:20]]
+        raise QueryUnknown(f"Unknown query parameter {unknown[0][:100]!r}. {said}", errors=errors)
+
+
+def _known(dependant: Dependant) -> Iterator[str]:
+    """The query parameters of a route, in its order."""
+    yield from (field.alias for field in dependant.query_params)
+    for beneath in dependant.dependencies:
+        yield from _known(beneath)
 
 
 class Caller:

@@ -102,7 +102,6 @@ def _body(service: str, row: Row) -> dict[str, Any]:
         **row,
         "service": service,
         "lane": lane_name(row["priority"]),
-        "attempts": row["attempt"],
         "not_before": row["not_before"] if row["not_before"] < CLOSED_AT else None,
         "progress": progress.shown(row["progress"]),
         "reason": row["error"],

@@ -57,11 +57,12 @@ def a_job(id: str, state: str = "queued") -> dict[str, Any]:
     """A job as a service tells it."""
     nothing = dict.fromkeys(("reason", "progress", "result", "trace_id", "started_at", "finished_at", "deadline",
                              "batch", "step"), None)  # fmt: skip
-    counts = dict.fromkeys(("attempt", "attempts", "max_attempts", "crashes"), 1)
+    counts = dict.fromkeys(("attempt", "max_attempts", "crashes"), 1)
     when = dict.fromkeys(("created_at", "not_before"), "2026-11-25T09:00:00Z")
     texts = {"service": "ingest", "kind": "ingest.x.y", "queue": "ingest.jobs", "state": state, "cause": "request"}
     lists = {"args": {}, "history": [], "interventions": []}
-    return {**nothing, **counts, **when, **texts, **lists, "id": id, "run": id, "cause_id": id, "url": ""}
+    more = {"lane": "normal", "url": ""}
+    return {**nothing, **counts, **when, **texts, **lists, **more, "id": id, "run": id, "cause_id": id}
 
 
 def a_batch(id: str) -> dict[str, Any]:

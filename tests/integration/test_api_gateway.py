@@ -125,6 +125,14 @@ def test_an_accepted_request_stays_accepted_when_its_run_cannot_be_entered(clien
 def test_an_unknown_route_and_an_unset_service_are_problems(client):
     _, key = workspace_and_key(client)
     assert client.get("/v1/nonsense", headers=bearer(key)).json()["code"] == "resource.not_found"
+    for method, path, allowed in (
+        ("PUT", "/v1/jobs", "GET, POST"),
+        ("DELETE", f"/v1/jobs/{ids.draw()}", "GET"),
+        ("GET", "/v1/jobs:cancel", "POST"),
+        ("PATCH", "/v1/schedules", "GET, POST"),
+    ):
+        wrong = client.request(method, path, headers=bearer(key))
+        assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "request.method", allowed)
     client.app.state.peers._urls.pop("reports")
     answer = client.get("/v1/renders", headers=bearer(key))
     assert (answer.status_code, answer.json()["code"]) == (503, "service.unavailable")

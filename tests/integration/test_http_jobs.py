@@ -56,6 +56,20 @@ def test_jobs_are_found_by_run_state_and_kind(client: TestClient, toy: Toy) -> N
     assert len(found(kind=Do.kind)) == 2
 
 
+def test_a_filter_with_a_slip_in_it_is_refused_and_not_passed_over(client: TestClient, toy: Toy) -> None:
+    toy.enqueue()
+    answer = client.get("/v1/jobs", params={"stat": "failed"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
+    assert answer.json()["errors"] == [{"where": "query.stat", "detail": "Unknown query parameter."}]
+    known = "run, state, kind, created_from, created_until, error"
+    assert answer.json()["detail"].startswith("Unknown query parameter 'stat'. Known: ")
+    assert set(known.split(", ")) < set(answer.json()["detail"].removesuffix(".").partition("Known: ")[2].split(", "))
+    none = client.get(f"/v1/jobs/{toy.enqueue()}", params={"x" * 500: "1"})
+    assert none.status_code == 422
+    assert none.json()["detail"].endswith("The route has none.")
+    assert client.post("/v1/jobs:cancel?dry_run=true", json={"filter": {}}).status_code == 422, "it would cancel"
+
+
 def test_a_job_is_shown_with_its_attempts(client: TestClient, toy: Toy) -> None:
     job = toy.enqueue(Do())
     toy.run_out(tasks_of(lambda attempt, args: 1 / 0), job)

@@ -10,7 +10,9 @@ import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import iter_route_contexts
 from opentelemetry import trace
+from starlette.exceptions import HTTPException
 
 from services.api import operations
 from services.api.adapters.peers import Answer, not_answered
@@ -45,8 +47,17 @@ def passes_on(path: str) -> bool:
 async def forward(resource: str, request: Request, caller: Principal = Depends(caller_of)) -> Response:
     """Pass the request on, body and answer as streams. Bodies of any size pass through in small pieces."""
     if resource not in SERVICES:
+        if allowed := _methods(request):
+            raise HTTPException(405, "Method Not Allowed", {"Allow": ", ".join(allowed)})
         raise NotFound("There is no such route.")
     return await pass_on(SERVICES[resource], request, caller)
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that the gateway's own routes of the path take."""
+    own = (each for each in iter_route_contexts(request.app.routes) if each.endpoint is not forward)
+    matching = (each.methods or () for each in own if each.path_regex.match(request.url.path))
+    return sorted({method for methods in matching for method in methods})
 
 
 async def pass_on(service: str, request: Request, caller: Principal) -> Response:
