@@ -88,6 +88,14 @@ class Client(Connection):
     def delete_definition(self, definition: str) -> None:
         self._delete(f"/v1/definitions/{definition}")
 
+    def burst(
+        self, definition: str, recipients: list[Json], dataset: str | None = None, *, idempotency_key: str | None = None
+    ) -> Json:
+        """One report for each recipient ({"name": …, "only": {column: value}}), once however often it is sent.
+        Returns {"batch": …, "run": …, "renders": how many}."""
+        body = {"recipients": recipients, "dataset": dataset}
+        return self._owe(f"/v1/definitions/{definition}/bursts", body, idempotency_key)
+
     def renders(self, run: str | None = None) -> Iterator[Json]:
         return self._pages("/v1/renders", run=run)
 

@@ -2,7 +2,7 @@
 
 from services.notifications.jobs import MatchEvent
 from shared.contracts.ingest import DatasetCompleted, DatasetFailed
-from shared.contracts.reports import ReportFailed, ReportRendered, ReportSkipped
+from shared.contracts.reports import BurstCompleted, ReportFailed, ReportRendered, ReportSkipped
 from shared.ledger.messages import Subscriptions
 
 SUBSCRIPTIONS: Subscriptions = {
@@ -11,4 +11,5 @@ SUBSCRIPTIONS: Subscriptions = {
     ReportRendered: (MatchEvent,),
     ReportSkipped: (MatchEvent,),
     ReportFailed: (MatchEvent,),
+    BurstCompleted: (MatchEvent,),
 }

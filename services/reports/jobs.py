@@ -27,6 +27,19 @@ class RenderDefinition(JobArgs):
     """Which one, of a definition that is made for every dataset."""
 
 
+class CompleteBurst(JobArgs):
+    """All reports of a burst have ended: say how. Its facts are those of when it was asked for."""
+
+    kind: ClassVar[str] = "reports.burst.complete"
+    queue: ClassVar[str] = "reports.jobs"
+
+    definition_id: UUID
+    definition: str
+    dataset_id: UUID
+    dataset: str
+    version: int
+
+
 class RenderReport(JobArgs):
     """Render one report. The render's row holds everything else, the definition as it then was included."""
 

@@ -13,8 +13,9 @@ from sqlmodel import Session
 from services.reports import repository
 from services.reports.adapters.rendering import File, Rendered, render
 from services.reports.domain import matching
-from services.reports.domain.definition import ANY_DATASET, Definition
+from services.reports.domain.definition import ANY_DATASET, Burst, Definition, for_recipient
 from services.reports.domain.document import Context
+from services.reports.domain.planning import check_only
 from services.reports.errors import (
     ArtifactNotFound,
     DatasetUnknown,
@@ -27,14 +28,16 @@ from services.reports.errors import (
     ReportError,
     shortened,
 )
-from services.reports.jobs import RenderReport
+from services.reports.jobs import CompleteBurst, RenderReport
 from services.reports.models import Artifact, KnownDataset, Render, ReportDefinition
 from shared import ids, telemetry
 from shared.contracts import reports as contracts
 from shared.contracts.envelope import Envelope, Reason
 from shared.contracts.ingest import DatasetCompleted
 from shared.errors import NotFound
-from shared.ledger.enqueue import enqueue, origin, publish
+from shared.ledger.batches import enqueue_batch, outcome_before
+from shared.ledger.enqueue import Origin, enqueue, origin, publish
+from shared.ledger.moves import Claimed
 from shared.objects import ObjectStore
 
 Progress = Callable[[int, int, str, str], None]
@@ -97,16 +100,21 @@ def render_definition(session: Session, id: UUID, dataset: str | None) -> dict[s
     """
     because = origin(session)
     stored = show_definition(session, because.workspace, id)
+    completed = _newest(session, because.workspace, stored, dataset)
+    return _counted([_match(session, because.cause_id, completed, stored)])
+
+
+def _newest(session: Session, workspace: UUID, stored: ReportDefinition, dataset: str | None) -> DatasetCompleted:
+    """The newest version of the definition's dataset. Raises DatasetUnnamed and DatasetUnknown."""
     name = dataset if stored.dataset == ANY_DATASET else stored.dataset
     if name is None:
         raise DatasetUnnamed("The definition is made for every dataset: name one.")
     if dataset not in (None, name):
         raise DatasetUnnamed(f"The definition is made for {shortened(name)} alone.")
-    known = repository.find_dataset(session, because.workspace, name)
+    known = repository.find_dataset(session, workspace, name)
     if known is None:
         raise DatasetUnknown(f"No version of {shortened(name)} has been completed yet.")
-    completed = DatasetCompleted.model_validate(known.completed)
-    return _counted([_match(session, because.cause_id, completed, stored)])
+    return DatasetCompleted.model_validate(known.completed)
 
 
 def _counted(owed: Sequence[bool]) -> dict[str, int]:
@@ -125,29 +133,31 @@ def _match(session: Session, cause: UUID, completed: DatasetCompleted, stored: R
 
 
 def _owe(session: Session, cause: UUID, completed: DatasetCompleted, stored: ReportDefinition) -> None:
-    because = origin(session)
     id = ids.derive(cause, "render", stored.id)
     job = ids.derive(cause, RenderReport.kind, stored.id)
-    repository.add_render(
-        session,
-        Render(
-            id=id,
-            workspace=because.workspace,
-            run=because.run,
-            job=job,
-            definition_id=stored.id,
-            definition=stored.body,
-            dataset_id=completed.dataset_id,
-            dataset=completed.name,
-            version=completed.version,
-            object=completed.object,
-            rows_loaded=completed.rows_loaded,
-            rows_rejected=completed.rows_rejected,
-            state="queued",
-            created_at=datetime.now(UTC),
-        ),
-    )
+    repository.add_render(session, _render(origin(session), id, job, completed, stored, stored.body))
     enqueue(session, RenderReport(render_id=id), id=job)
+
+
+def _render(
+    because: Origin, id: UUID, job: UUID, completed: DatasetCompleted, stored: ReportDefinition, body: dict[str, Any]
+) -> Render:
+    return Render(
+        id=id,
+        workspace=because.workspace,
+        run=because.run,
+        job=job,
+        definition_id=stored.id,
+        definition=body,
+        dataset_id=completed.dataset_id,
+        dataset=completed.name,
+        version=completed.version,
+        object=completed.object,
+        rows_loaded=completed.rows_loaded,
+        rows_rejected=completed.rows_rejected,
+        state="queued",
+        created_at=datetime.now(UTC),
+    )
 
 
 def _skip(session: Session, completed: DatasetCompleted, stored: ReportDefinition, reason: ReportError) -> None:
@@ -160,6 +170,48 @@ def _skip(session: Session, completed: DatasetCompleted, stored: ReportDefinitio
         reason=Reason(**reason.reason()),
     )
     publish(session, skipped, subject=stored.id)
+
+
+# Bursts
+
+
+def burst(session: Session, id: UUID, wanted: Burst, batch: UUID) -> None:
+    """Owe a render for each recipient over the newest version of the definition's dataset, and a job that says how
+    they ended: one `batch`. Raises DefinitionNotFound, DatasetUnnamed, DatasetUnknown, and the ReportError for which
+    none of them could be rendered.
+    """
+    because = origin(session)
+    stored = show_definition(session, because.workspace, id)
+    completed = _newest(session, because.workspace, stored, wanted.dataset)
+    columns = [matching.column(column.name, column.type) for column in completed.columns]
+    definition = Definition.model_validate(stored.body)
+    if reason := matching.why_not(definition, columns, completed.rows_loaded):
+        raise reason
+    for recipient in wanted.recipients:
+        check_only(recipient.only, columns)
+    renders = [RenderReport(render_id=ids.draw()) for _ in wanted.recipients]
+    complete = CompleteBurst(
+        definition_id=stored.id,
+        definition=stored.name,
+        dataset_id=completed.dataset_id,
+        dataset=completed.name,
+        version=completed.version,
+    )
+    owed = enqueue_batch(
+        session, [renders, [complete]], on_failure="continue", name=f"burst of {stored.name}", id=batch
+    )
+    for each, job, recipient in zip(renders, owed.jobs[0], wanted.recipients, strict=True):
+        body = for_recipient(definition, recipient).model_dump(mode="json")
+        repository.add_render(session, _render(because, each.render_id, job, completed, stored, body))
+
+
+def complete_burst(session: Session, job: Claimed, args: CompleteBurst) -> dict[str, int]:
+    """Say how the reports of a burst ended; answers how many were `rendered`, and how many `failed`."""
+    ended = outcome_before(session, job)
+    counts = {"rendered": ended.counts.get("succeeded", 0), "failed": len(ended.unsuccessful)}
+    batch = job.batch or job.id
+    publish(session, contracts.BurstCompleted(batch_id=batch, **args.model_dump(), **counts), subject=batch)
+    return counts
 
 
 # Rendering

@@ -4,14 +4,15 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from services.reports import operations, repository
 from services.reports.adapters.html import CONTENT_SECURITY_POLICY
-from services.reports.domain.definition import Definition
+from services.reports.domain.definition import Burst, Definition
 from services.reports.models import Artifact, Render, ReportDefinition
 from services.reports.schemas import (
     ArtifactBody,
+    BurstAccepted,
     DefinitionBody,
     DefinitionPage,
     FigureBody,
@@ -19,7 +20,12 @@ from services.reports.schemas import (
     RenderPage,
     RenderState,
 )
-from shared.http import Caller, PageLimit, Transaction
+from shared import ids
+from shared.http import Caller, PageLimit, RunLink, Transaction
+from shared.http.batches import BatchLink
+from shared.http.dependencies import IdempotencyKey, begin_run
+from shared.http.owing import fingerprint
+from shared.ledger.enqueue import remember
 
 router = APIRouter(tags=["reports"])
 
@@ -59,6 +65,30 @@ def delete_definition(caller: Caller.Write, session: Transaction, id: UUID) -> N
     """Renders that were made of it stay; those already owed are still made."""
     assert caller.workspace is not None
     operations.delete_definition(session, caller.workspace, id)
+
+
+@router.post("/v1/definitions/{id}/bursts", status_code=202, response_model=BurstAccepted)
+def burst_definition(
+    caller: Caller.Write,
+    session: Transaction,
+    request: Request,
+    id: UUID,
+    body: Burst,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Render one report for each of up to 1,000 recipients, over the newest version of the definition's dataset: each
+    of their rows alone. `reports.burst.completed.v1` follows when all have ended. With an Idempotency-Key a repeated
+    request gets the first one's answer."""
+    run, batch = begin_run(session, caller), ids.draw()
+    made = BurstAccepted(batch=BatchLink.of(batch), run=RunLink.of(run.run), renders=len(body.recipients))
+    answer = made.model_dump(mode="json")
+    if idempotency_key is not None:
+        said = fingerprint(request, body, idempotency_key)
+        given = remember(session, run.workspace, idempotency_key, said, answer)
+        if given is not None:
+            return JSONResponse(given, 202, {"Location": given["batch"]["url"]})
+    operations.burst(session, id, body, batch)
+    return JSONResponse(answer, 202, {"Location": made.batch.url})
 
 
 @router.get("/v1/renders")

@@ -7,6 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from services.reports.domain.definition import Definition
+from shared.http import RunLink
+from shared.http.batches import BatchLink
 
 RenderState = Literal["queued", "ready", "failed"]
 
@@ -23,6 +25,14 @@ class DefinitionPage(BaseModel):
     items: list[DefinitionBody]
     next: UUID | None
     """Give it as `after` for the next page; null on the last."""
+
+
+class BurstAccepted(BaseModel):
+    """202: the reports are owed; `batch` tells how they go, `GET /v1/renders?run=` lists them."""
+
+    batch: BatchLink
+    run: RunLink
+    renders: int
 
 
 class ArtifactBody(BaseModel):

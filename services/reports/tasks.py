@@ -5,7 +5,7 @@ from typing import Any
 from sqlmodel import Session
 
 from services.reports import operations
-from services.reports.jobs import MatchDefinitions, RenderDefinition, RenderReport
+from services.reports.jobs import CompleteBurst, MatchDefinitions, RenderDefinition, RenderReport
 from services.reports.settings import ReportsSettings
 from shared.ledger.attempts import Attempt
 from shared.ledger.tasks import Tasks
@@ -38,6 +38,13 @@ def render_report(attempt: Attempt, args: RenderReport) -> None:
         rendered, stored = operations.make_report(ObjectStore(settings.objects_url), found, directory, attempt.progress)
     with attempt.finishing({"artifacts": len(stored)}) as session:
         operations.finish_render(session, found, rendered, stored)
+
+
+@tasks.job(CompleteBurst, time_limit=60)
+def complete_burst(attempt: Attempt, args: CompleteBurst) -> None:
+    result: dict[str, int] = {}
+    with attempt.finishing(result) as session:
+        result |= operations.complete_burst(session, attempt.job, args)
 
 
 @tasks.redriven(RenderReport)

@@ -4,7 +4,7 @@ from shared.contracts.api import WorkspaceCreated
 from shared.contracts.envelope import Event
 from shared.contracts.ingest import DatasetCompleted, DatasetFailed
 from shared.contracts.notifications import MessageDelivered, MessageFailed
-from shared.contracts.reports import ReportFailed, ReportRendered, ReportSkipped
+from shared.contracts.reports import BurstCompleted, ReportFailed, ReportRendered, ReportSkipped
 
 SERVICES = ("api", "ingest", "reports", "notifications")
 
@@ -17,6 +17,7 @@ EVENTS: dict[str, type[Event]] = {
         ReportRendered,
         ReportSkipped,
         ReportFailed,
+        BurstCompleted,
         MessageDelivered,
         MessageFailed,
     )

@@ -76,3 +76,20 @@ class ReportFailed(Event):
     dataset: str
     version: int
     reason: Reason
+
+
+class BurstCompleted(Event):
+    """All reports of a burst, one for each recipient, have ended: rendered, failed or called off."""
+
+    type: ClassVar[str] = "reports.burst.completed.v1"
+    owner: ClassVar[str] = "reports"
+    consumers: ClassVar[tuple[str, ...]] = ("api.run.record", "notifications.event.match")
+
+    batch_id: UUID
+    definition_id: UUID
+    definition: str
+    dataset_id: UUID
+    dataset: str
+    version: int
+    rendered: int
+    failed: int

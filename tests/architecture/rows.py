@@ -13,7 +13,8 @@ from shared.testing.objects import put
 Ids = dict[str, str]
 """Id by the part of the path that stands before it."""
 AT, FAR = "2026-11-22T09:00:00Z", "2199-01-01T00:00:00Z"
-BODIES = {
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/v1/definitions/{id}/bursts"): {"recipients": [{"name": "walked", "only": {"a": "1"}}]},
     ("PUT", "/v1/schedules/{id}"): {"name": "walked", "kind": "api.x.y", "cron": "0 0 1 1 *"},
     ("POST", "/v1/jobs/{id}/prioritise"): {"lane": "urgent"},
 }

@@ -25,6 +25,7 @@ EVENTS = {
         "dataset": "orders",
         "reason": {"code": "column_missing", "detail": "There is no column 'amount'."},
     },
+    "reports.burst.completed.v1": {"definition": "overview", "dataset": "orders", "rendered": 41, "failed": 1},
     "ingest.dataset.completed.v1": {
         "name": "orders",
         "version": 3,

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from services.reports.adapters import sql
 from services.reports.domain.columns import Column, Kind, Profile
 from services.reports.domain.definition import ChartKind, Dimension, Function, Measure, Table
 from services.reports.domain.document import Answers, Row
-from services.reports.domain.planning import ChartPlan, Plan
+from services.reports.domain.planning import ChartPlan, Plan, check_only
 from services.reports.domain.values import rounded
 from services.reports.errors import DatasetUnreadable, QueryFailed, ReportTooLarge
 
@@ -24,21 +25,29 @@ THREADS = 2
 
 
 class Dataset:
-    """The rows of one Parquet file. Made by `open_dataset`."""
+    """The rows of one Parquet file, or `only` those whose columns have these values as text. Made by `open_dataset`."""
 
-    def __init__(self, connection: "duckdb.DuckDBPyConnection", parquet: Path) -> None:
+    def __init__(
+        self, connection: "duckdb.DuckDBPyConnection", parquet: Path, only: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._connection = connection
         self._source = str(parquet)
+        self._values = {"source": self._source}
+        self._rows = sql.SOURCE
         self.columns = tuple(Column(str(row[0]), str(row[1])) for row in self._ask("DESCRIBE " + sql.select(["*"])))
         self._known: Mapping[str, Column] = {column.name: column for column in self.columns}
-        self.rows = int(str(self._ask(sql.select(["count(*)"]))[0][0]))
+        check_only(only, self.columns)
+        if only:
+            self._values |= {f"only{n}": value for n, value in enumerate(only.values())}
+            self._rows = sql.only([self._known[name] for name in only])
+        self.rows = int(str(self._ask(sql.select(["count(*)"], self._rows))[0][0]))
 
     def profile(self, names: Sequence[str]) -> dict[str, Profile]:
         """Profiles of the named columns, from one pass over the file."""
         if not names:
             return {}
         parts = [part for name in names for part in sql.profile(self._known[name])]
-        row = self._ask(sql.select(parts))[0]
+        row = self._ask(sql.select(parts, self._rows))[0]
         return {name: _profile(row[5 * at : 5 * at + 5]) for at, name in enumerate(names)}
 
     def answer(self, plan: Plan) -> Answers:
@@ -70,7 +79,7 @@ class Dataset:
         outer += [sql.cut(f"grouped.m{n}", self._is_text(m)) for n, m in enumerate(measures)]
         ties = [(f"g{n}", False) for n in range(len(groups)) if not order or order[0][0] != f"g{n}"]
         keys = [f"grouped.{key} {'DESC' if down else 'ASC'} NULLS LAST" for key, down in (*order, *ties)]
-        grouped = sql.select(inner, group_by=len(groups))
+        grouped = sql.select(inner, self._rows, group_by=len(groups))
         rows = self._ask(sql.select(outer, f"({grouped}) AS grouped", order_by=keys, limit=limit))
         return [tuple(rounded(value) for value in row) for row in rows]
 
@@ -88,7 +97,7 @@ class Dataset:
         import duckdb
 
         try:
-            return self._connection.execute(query, {"source": self._source}).fetchall()
+            return self._connection.execute(query, self._values).fetchall()
         except duckdb.OutOfMemoryException:
             raise ReportTooLarge(f"The report's queries need more than {MEMORY} and {SPILL} of scratch.") from None
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
@@ -100,17 +109,19 @@ class Dataset:
 
 
 @contextmanager
-def open_dataset(parquet: Path, scratch: Path) -> Iterator[Dataset]:
-    """The Parquet file as a dataset. Queries spill to `scratch`, can open no other file and reach no network.
+def open_dataset(parquet: Path, scratch: Path, only: Mapping[str, str] = MappingProxyType({})) -> Iterator[Dataset]:
+    """The Parquet file as a dataset, or `only` its rows with these values. Queries spill to `scratch`, can open no
+    other file and reach no network.
 
-    Raises DatasetUnreadable. If the process dies here, what was spilled goes with the scratch directory.
+    Raises DatasetUnreadable and ColumnUnknown. If the process dies here, what was spilled goes with the scratch
+    directory.
     """
     import duckdb
 
     connection = duckdb.connect(":memory:", config={"memory_limit": MEMORY, "threads": THREADS})
     try:
         _confine(connection, parquet, scratch)
-        yield Dataset(connection, parquet)
+        yield Dataset(connection, parquet, only)
     finally:
         connection.close()
 

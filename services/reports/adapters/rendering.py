@@ -14,6 +14,7 @@ from services.reports.domain.definition import Definition, Format
 from services.reports.domain.document import Answers, Context, Document, Drawing, Printed, compose
 from services.reports.domain.files import MEDIA_TYPES, filename
 from services.reports.domain.planning import Plan, plan, profiled
+from services.reports.errors import DatasetEmpty, shortened
 from shared import telemetry
 
 
@@ -47,10 +48,12 @@ def render(
     step: the query, and every format.
 
     The same Parquet, definition and context give the same bytes. Raises a ReportError: ColumnUnknown,
-    ColumnUnsuitable, MeasureUnknown, DatasetUnreadable, ReportTooLarge, QueryFailed or RenderFailed.
+    ColumnUnsuitable, MeasureUnknown, DatasetEmpty, DatasetUnreadable, ReportTooLarge, QueryFailed or RenderFailed.
     """
     begins("querying the dataset")
-    with telemetry.span("query dataset"), open_dataset(parquet, out) as dataset:
+    with telemetry.span("query dataset"), open_dataset(parquet, out, definition.only) as dataset:
+        if definition.only and not dataset.rows:
+            raise DatasetEmpty(f"No row has {' and '.join(map(shortened, definition.only.values()))[:1000]}.")
         columns = dataset.columns
         wanted = plan(definition, columns, dataset.profile(profiled(definition, columns)), dataset.rows)
         answers = dataset.answer(wanted)

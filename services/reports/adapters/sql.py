@@ -19,9 +19,18 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+SOURCE = "read_parquet($source)"
+
+
+def only(columns: Sequence[Column]) -> str:
+    """The rows of SOURCE whose columns have, as text, the values of the parameters only0, only1, …"""
+    equal = (f"CAST({value(column)} AS VARCHAR) = $only{n}" for n, column in enumerate(columns))
+    return f"(SELECT * FROM {SOURCE} WHERE {' AND '.join(equal)}) AS picked"  # noqa: S608 - built of quoted names
+
+
 def select(
     columns: Sequence[str],
-    source: str = "read_parquet($source)",
+    source: str = SOURCE,
     *,
     group_by: int = 0,
     order_by: Sequence[str] = (),

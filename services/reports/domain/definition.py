@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_TABLE_ROWS = 1000
+MAX_TITLE = 200
+MAX_RECIPIENTS = 1000
+"""Of one burst."""
 ANY_DATASET = "*"
 
 
@@ -119,6 +122,11 @@ class Table(_Part):
         return [dimension.column for dimension in self.group_by] + [measure.label for measure in self.measures]
 
 
+Value = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")]
+Only = Annotated[dict[ColumnName, Value], Field(max_length=6)]
+"""Of the dataset's rows those alone whose columns have these values, compared as text."""
+
+
 class Chart(_Part):
     """One measure drawn over one dimension; `y` is the label of a table measure or of a figure."""
 
@@ -134,12 +142,13 @@ class Definition(_Part):
     """
 
     name: Slug
-    title: Annotated[str, Line, Field(max_length=200)]
+    title: Annotated[str, Line, Field(max_length=MAX_TITLE)]
     dataset: Annotated[str, Line, Field(max_length=200)]
     formats: Annotated[tuple[Format, ...], Field(min_length=1)] = (Format.HTML, Format.PDF, Format.CSV)
     figures: Literal["auto"] | Annotated[tuple[Measure, ...], Field(max_length=12)] = "auto"
     table: Literal["auto"] | Table = "auto"
     chart: Literal["auto", "none"] | Chart = "auto"
+    only: Only = Field({}, description="Column and value, as text: other rows are left out.")
 
     @model_validator(mode="after")
     def _names_are_exact(self) -> Self:
@@ -151,6 +160,33 @@ class Definition(_Part):
             if self.chart.y not in known:
                 raise ValueError(f"chart.y names none of {', '.join(map(repr, known))}")
         return self
+
+
+class Recipient(_Part):
+    """Whom a report of a burst is for: their name stands in its title, and it has their rows `only`."""
+
+    name: Label
+    only: Annotated[Only, Field(min_length=1)]
+
+
+class Burst(_Part):
+    """One report of a definition for each recipient."""
+
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_RECIPIENTS)]
+    dataset: Annotated[str, Line, Field(max_length=200)] | None = Field(
+        None, description="Which one, of a definition that is made for every dataset."
+    )
+
+    @model_validator(mode="after")
+    def _names_are_exact(self) -> Self:
+        _refuse_repeats("recipients", [recipient.name for recipient in self.recipients])
+        return self
+
+
+def for_recipient(definition: Definition, recipient: Recipient) -> Definition:
+    """The definition of their report."""
+    title = f"{definition.title[: MAX_TITLE - len(recipient.name) - 2]}: {recipient.name}"
+    return definition.model_copy(update={"title": title, "only": {**definition.only, **recipient.only}})
 
 
 def _refuse_repeats(field: str, names: list[Any]) -> None:

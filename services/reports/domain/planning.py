@@ -61,6 +61,7 @@ def plan(definition: Definition, columns: Sequence[Column], profiles: Mapping[st
     Raises ColumnUnknown, ColumnUnsuitable or MeasureUnknown when the definition does not fit the dataset.
     """
     known = {column.name: column for column in columns}
+    check_only(definition.only, columns)
     choice = defaults.choose(columns, profiles, rows)
     figures = defaults.figures(choice) if definition.figures == "auto" else definition.figures
     table = defaults.table(choice) if definition.table == "auto" else definition.table
@@ -76,6 +77,14 @@ def plan(definition: Definition, columns: Sequence[Column], profiles: Mapping[st
         chart = defaults.chart(choice, table, drawable, derived=definition.table == "auto") or "none"
     drawn = None if chart == "none" else _chart(chart, (*table.measures, *figures), known, profiles)
     return Plan(figures, table, drawn if rows else None)
+
+
+def check_only(only: Mapping[str, str], columns: Sequence[Column]) -> None:
+    """Raises ColumnUnknown."""
+    names = tuple(column.name for column in columns)
+    for name in only:
+        if name not in names:
+            raise ColumnUnknown(name, "only", names)
 
 
 def choose_bucket(first: date | None, last: date | None) -> Bucket:
