@@ -6,6 +6,16 @@ from uuid import UUID
 from shared.ledger.messages import JobArgs, Retry
 
 
+class ReloadDataset(JobArgs):
+    """Owe a new version of a dataset, of the upload of its newest, when somebody or a schedule asks."""
+
+    kind: ClassVar[str] = "ingest.dataset.reload"
+    queue: ClassVar[str] = "ingest.jobs"
+    public: ClassVar[bool] = True
+
+    dataset_id: UUID
+
+
 class VersionArgs(JobArgs):
     """What jobs about one version of a dataset have in common. Its row holds everything else."""
 

@@ -66,6 +66,13 @@ def accept_upload(session: Session, name: str, upload: Upload) -> DatasetVersion
     return version
 
 
+def reload(session: Session, id: UUID) -> DatasetVersion:
+    """A new version of the workspace's dataset, of the upload that its newest was made of, and the job that loads it.
+    Raises NotFound."""
+    dataset, newest = show_dataset(session, origin(session).workspace, id)
+    return accept_upload(session, dataset.name, Upload(newest.upload, newest.upload_bytes, newest.upload_sha256))
+
+
 @dataclass(frozen=True)
 class Loading:
     """What a load needs to know, read before its long part begins."""

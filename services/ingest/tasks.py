@@ -6,7 +6,7 @@ from sqlmodel import Session
 
 from services.ingest import operations
 from services.ingest.adapters import LoadResult
-from services.ingest.jobs import JoinParts, LoadDataset, ReadPart, VersionArgs
+from services.ingest.jobs import JoinParts, LoadDataset, ReadPart, ReloadDataset, VersionArgs
 from services.ingest.settings import IngestSettings
 from shared.ledger.attempts import Attempt
 from shared.ledger.tasks import Tasks
@@ -14,6 +14,13 @@ from shared.objects import ObjectStore
 from shared.scratch import scratch
 
 tasks = Tasks()
+
+
+@tasks.job(ReloadDataset, time_limit=60)
+def reload_dataset(attempt: Attempt, args: ReloadDataset) -> None:
+    result: dict[str, int] = {}
+    with attempt.finishing(result) as session:
+        result["version"] = operations.reload(session, args.dataset_id).version
 
 
 @tasks.job(LoadDataset, time_limit=4 * 3600)

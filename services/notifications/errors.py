@@ -29,6 +29,12 @@ class ChannelGone(MillraceError):
     code = "channel.gone"
 
 
+class DeliveryUnderWay(Conflict):
+    """Another one beside it would be a second mail."""
+
+    code, title = "delivery.under_way", "The delivery is under way"
+
+
 class DeliveryRefused(MillraceError):
     """The destination will not take the message, now or later. `kind` becomes part of the code."""
 

@@ -13,6 +13,16 @@ class MatchEvent(EventArgs):
     queue: ClassVar[str] = "notifications.jobs"
 
 
+class RepeatDelivery(JobArgs):
+    """Owe a delivery that has ended once more, to the same destination, when somebody or a schedule asks."""
+
+    kind: ClassVar[str] = "notifications.delivery.repeat"
+    queue: ClassVar[str] = "notifications.jobs"
+    public: ClassVar[bool] = True
+
+    delivery_id: UUID
+
+
 class SendMessage(JobArgs):
     """Bring one message to one destination.
 

@@ -9,7 +9,7 @@ from sqlmodel import Session
 
 from services.notifications import operations
 from services.notifications.adapters import Busy, Delivered, Gates
-from services.notifications.jobs import MatchEvent, SendMessage
+from services.notifications.jobs import MatchEvent, RepeatDelivery, SendMessage
 from services.notifications.operations import Order, Result
 from services.notifications.settings import NotificationsSettings
 from shared.errors import Snooze
@@ -42,6 +42,13 @@ def _gates() -> Gates:
 def match_event(attempt: Attempt, args: MatchEvent) -> None:
     with attempt.finishing() as session:
         operations.match(session, args.envelope, datetime.now(UTC))
+
+
+@tasks.job(RepeatDelivery, time_limit=60)
+def repeat_delivery(attempt: Attempt, args: RepeatDelivery) -> None:
+    result: dict[str, str] = {}
+    with attempt.finishing(result) as session:
+        result["delivery"] = str(operations.repeat(session, args.delivery_id, datetime.now(UTC)).id)
 
 
 class NotDelivered(Exception):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from services.ingest.jobs import LoadDataset
+from services.ingest.jobs import LoadDataset, ReloadDataset
 from services.ingest.tasks import load_dataset, tasks
 from shared import ids
 from shared.contracts.ingest import DatasetCompleted, DatasetFailed
@@ -310,3 +310,28 @@ def test_a_load_that_is_called_off_fails_its_version_and_may_be_driven_again(ing
     assert ingest.show(accepted["dataset"]["url"])["state"] == "ready"
     assert [event["type"] for event in ingest.events()] == [DatasetFailed.type, DatasetCompleted.type]
     assert {str(event["run"]) for event in ingest.events()} == {accepted["run"]["id"]}
+
+
+def test_a_dataset_is_loaded_again_when_somebody_asks(ingest: Ingest) -> None:
+    first = ingest.load(GOOD)
+    run_due(ingest.database, tasks)
+    with ingest.client(content=None) as client:
+        body = {"kind": ReloadDataset.kind, "args": {"dataset_id": first["id"]}}
+        asked = client.post("/v1/jobs", json=body).json()
+    run_due(ingest.database, tasks)
+    again = ingest.show(first["url"])
+    assert (again["version"], again["state"], again["rows_loaded"]) == (2, "ready", 100)
+    assert again["run"] == asked["run"]["id"]
+    assert [event["data"]["version"] for event in ingest.events()] == [1, 2]
+    [job] = ingest.jobs(kind=ReloadDataset.kind)
+    assert (job["state"], job["result"]) == ("succeeded", {"version": 2})
+
+
+def test_another_workspaces_dataset_is_not_loaded_again(ingest: Ingest) -> None:
+    first = ingest.load(GOOD)
+    with ingest.client(workspace=ids.draw(), content=None) as client:
+        client.post("/v1/jobs", json={"kind": ReloadDataset.kind, "args": {"dataset_id": first["id"]}})
+    run_due(ingest.database, tasks)
+    [job] = ingest.jobs(kind=ReloadDataset.kind)
+    assert (job["state"], job["error"]["code"]) == ("failed", "resource.not_found")
+    assert ingest.show(first["url"])["version"] == 1

@@ -1,6 +1,6 @@
 """Use cases of `notifications`: channels and rules, matching events, sending messages."""
 
-from services.notifications.operations.matching import match
+from services.notifications.operations.matching import match, repeat
 from services.notifications.operations.sending import (
     Order,
     Result,
@@ -35,6 +35,7 @@ __all__ = [
     "note_failure",
     "prepare",
     "reopen",
+    "repeat",
     "send",
     "show_channel",
     "show_delivery",

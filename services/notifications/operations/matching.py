@@ -6,13 +6,14 @@ from uuid import UUID
 from sqlmodel import Session
 
 from services.notifications import domain, repository
+from services.notifications.errors import ChannelUnknown, DeliveryUnderWay
 from services.notifications.jobs import SendMessage
 from services.notifications.models import Channel, Delivery, Message, Rule
-from services.notifications.operations.setting_up import MAX_RULES
+from services.notifications.operations.setting_up import MAX_RULES, show_delivery
 from shared import ids
 from shared.contracts.envelope import Envelope, Reason
 from shared.contracts.notifications import MessageFailed
-from shared.ledger.enqueue import enqueue, publish
+from shared.ledger.enqueue import enqueue, origin, publish
 
 
 def match(session: Session, envelope: Envelope, now: datetime) -> int:
@@ -42,8 +43,22 @@ def _tell(session: Session, envelope: Envelope, rule: Rule, channel: Channel, no
     if not repository.add_message(session, message):
         return False
     for destination in destinations(channel):
-        _owe(session, message, channel, destination, now)
+        _owe(session, message, channel, destination, ids.derive(message.id, "delivery", destination), now)
     return True
+
+
+def repeat(session: Session, id: UUID, now: datetime) -> Delivery:
+    """Owe the message of the workspace's delivery once more, to the same destination, as a delivery of its own: with
+    another id, so that the destination takes it for another. Raises NotFound, DeliveryUnderWay, ChannelUnknown."""
+    because = origin(session)
+    delivery, message, _ = show_delivery(session, because.workspace, id)
+    if delivery.finished_at is None:
+        raise DeliveryUnderWay("The delivery has not ended.", delivery_id=str(id), status=delivery.status)
+    channel = repository.find_channel(session, because.workspace, delivery.channel)
+    if channel is None:
+        raise ChannelUnknown("Its channel was deleted.", channel_id=str(delivery.channel))
+    repeated = ids.derive(because.cause_id, "repeat", id)  # the job's: another attempt of it repeats once as well
+    return _owe(session, message, channel, delivery.destination, repeated, now)
 
 
 def destinations(channel: Channel) -> list[str]:
@@ -51,11 +66,11 @@ def destinations(channel: Channel) -> list[str]:
     return channel.recipients if channel.url is None else [domain.redact_url(channel.url)]
 
 
-def _owe(session: Session, message: Message, channel: Channel, destination: str, now: datetime) -> None:
+def _owe(session: Session, message: Message, channel: Channel, destination: str, id: UUID, now: datetime) -> Delivery:
     delivery = Delivery(
-        id=ids.derive(message.id, "delivery", destination),
+        id=id,
         workspace=message.workspace,
-        run=message.run,
+        run=origin(session).run,
         message=message.id,
         channel=channel.id,
         channel_name=channel.name,
@@ -71,6 +86,7 @@ def _owe(session: Session, message: Message, channel: Channel, destination: str,
         delivery.status, delivery.reason, delivery.finished_at = "failed", reason.model_dump(), now
         publish(session, failed(delivery, message.event_id, reason), subject=message.id)
     repository.add(session, delivery)
+    return delivery
 
 
 def failed(delivery: Delivery, event_id: UUID, reason: Reason) -> MessageFailed:

@@ -7,8 +7,9 @@ from standardwebhooks import Webhook
 
 from services.notifications import operations, tasks
 from services.notifications.handlers import SUBSCRIPTIONS
+from services.notifications.jobs import RepeatDelivery
 from shared import ids
-from shared.ledger.enqueue import Origin
+from shared.ledger.enqueue import Origin, enqueue
 from shared.testing.http import TestApp
 from shared.testing.ledger import events, give_event, jobs, run_due
 from tests.integration.notifications.harness import (
@@ -167,3 +168,43 @@ def test_deliveries_are_another_workspaces_business(service, mailbox):
         assert stranger.get("/v1/deliveries").json()["items"] == []
         assert stranger.get("/v1/messages").json()["items"] == []
         assert stranger.get(f"/v1/deliveries/{UUID(delivery['id'])}").status_code == 404
+
+
+def repeat(service, delivery, workspace=None):
+    """Have the delivery repeated; answers the job as it ended."""
+    with service.database.transaction(origin=Origin.request(workspace or service.workspace)) as session:
+        id = enqueue(session, RepeatDelivery(delivery_id=delivery))
+    run_due(service.database, tasks.tasks)
+    [job] = jobs(service.database, id=id)
+    return job
+
+
+def test_a_delivery_is_repeated_when_somebody_asks(service, mailbox):
+    make_rule(service, make_channel(service, "team", "email", to=["ann@example.com", "bob@example.com"]))
+    tell(service, a_report(service, 10))
+    first = next(each for each in deliveries(service) if each["destination"] == "ann@example.com")
+    body = {"kind": RepeatDelivery.kind, "args": {"delivery_id": first["id"]}}
+    asked = service.client.post("/v1/jobs", json=body).json()
+    run_due(service.database, tasks.tasks)
+    (job,) = jobs(service.database, id=UUID(asked["job"]["id"]))
+    (again,) = deliveries(service, run=str(job["run"]))
+    assert job["result"] == {"delivery": again["id"]}
+    assert (again["status"], again["destination"], again["id"] != first["id"]) == ("delivered", "ann@example.com", True)
+    assert sorted(mail["To"] for mail in mails(mailbox)) == ["ann@example.com", "ann@example.com", "bob@example.com"]
+    assert len({mail["Message-ID"] for mail in mails(mailbox)}) == 3
+
+
+def test_what_is_not_there_or_under_way_is_not_repeated(service, mailbox):
+    channel = make_channel(service, "team", "email", to=["ann@example.com"])
+    make_rule(service, channel)
+    tell(service, a_report(service, 10))
+    (delivery,) = deliveries(service)
+    assert repeat(service, delivery["id"], ids.draw())["error"]["code"] == "resource.not_found"
+    with service.database.connect() as connection:
+        connection.execute("UPDATE delivery SET finished_at = NULL, status = 'pending'")
+    assert repeat(service, delivery["id"])["error"]["code"] == "delivery.under_way"
+    with service.database.connect() as connection:
+        connection.execute("UPDATE delivery SET finished_at = now(), status = 'delivered'")
+    service.client.delete(f"/v1/channels/{channel['id']}")
+    assert repeat(service, delivery["id"])["error"]["code"] == "channel.unknown"
+    assert len(mails(mailbox)) == 1
