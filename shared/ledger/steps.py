@@ -32,7 +32,7 @@ IDLE_SECONDS = 1.0
 """Longest time between two looks."""
 AGAIN_SECONDS = 0.02
 """Shortest time between two looks …"""
-SHARE = 10
+SHARE = 5
 """… and so many times as long as the last one took, however many batches are open."""
 ROUND_SECONDS = 0.5
 """So long a round calls jobs off; the next one goes on."""

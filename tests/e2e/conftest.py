@@ -12,14 +12,15 @@ from clients.client import Client
 from infra.local import ports
 from infra.local.stack import Stack
 from infra.local.state import Lock, State
-from tests.e2e.system import Orders, System, furnish, write_orders
+from tests.e2e.system import SPLIT_BYTES, Orders, System, furnish, write_orders
 
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     state = State(tmp_path_factory.mktemp("system") / "state")
     state.create()
-    with Lock(state):
+    with Lock(state), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("INGEST_SPLIT_BYTES", str(SPLIT_BYTES))
         stack = Stack(state, ports.free(), flower=False, lasting=False)
         try:
             stack.start()

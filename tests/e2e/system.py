@@ -11,6 +11,8 @@ from infra.local.stack import Stack
 from shared.testing.waiting import until
 
 RUN_SECONDS = 90
+SPLIT_BYTES = 40_000_000
+"""Larger uploads are read in parts."""
 
 
 @dataclass

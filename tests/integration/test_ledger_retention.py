@@ -18,7 +18,8 @@ from shared import ids
 from shared.db import raw
 from shared.ledger import feed, moves, partitions, redrive, retention
 from shared.ledger import intake as intake_module
-from shared.ledger.enqueue import Origin, remember
+from shared.ledger.batches import insert_batch
+from shared.ledger.enqueue import Origin, job_row, origin, remember
 from shared.ledger.intake import Intake
 from shared.ledger.retention import Aged, Retention
 from tests.integration.toy.events import SUBSCRIPTIONS, envelope_of, noted
@@ -367,6 +368,28 @@ def test_what_strayed_into_default_partitions_goes_in_steps(toy: Toy) -> None:
     assert [row["id"] for row in toy.execute("SELECT id FROM job")] == [waiting]
     assert toy.execute("SELECT 1 FROM attempt") == []
     assert [row["id"] for row in toy.execute("SELECT id FROM event")] == [unpublished]
+
+
+def test_jobs_of_a_batch_stay_until_it_has_ended_and_it_stays_until_they_are_gone(toy: Toy) -> None:
+    with toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
+        because = origin(session)
+        rows = [[job_row(Do(), because, ids.draw(WEEK + timedelta(days=1)))] for _ in range(2)]
+        owed = insert_batch(session, because, rows, name=None, on_failure="stop")
+    [first], [second] = owed.jobs
+    finish(toy, first)
+    drop(toy)
+    assert toy.job(first)["state"] == "succeeded", "the batch looks at it when it ends"
+    toy.execute("UPDATE job SET not_before = now() WHERE id = %s", second)
+    finish(toy, second)
+    toy.execute("UPDATE batch SET state = 'succeeded', finished_at = %s", WEEK + timedelta(days=2))
+    aged = next(each for each in retention.ledgers(DAYS) if each.table == "batch")
+    with toy.connect() as connection:
+        retention.delete_step(connection, LATER, aged)
+        assert len(toy.execute("SELECT id FROM batch")) == 1, "its jobs are there"
+        drop(toy)
+        assert toy.execute("SELECT id FROM job") == []
+        retention.delete_step(connection, LATER, aged)
+    assert toy.execute("SELECT id FROM batch") == []
 
 
 def test_a_services_own_tables_age_by_its_own_days(toy: Toy) -> None:
