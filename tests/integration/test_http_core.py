@@ -273,7 +273,7 @@ def test_a_connection_that_dies_in_a_request_is_a_passing_problem(client: TestCl
 def test_connections_that_died_between_requests_are_not_noticed(client: TestClient, toy: Toy) -> None:
     assert client.get("/v1/jobs").status_code == 200
     toy.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = user AND pid <> pg_backend_pid()"
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = user AND pid <> pg_backend_pid()"
     )
     assert client.get("/v1/jobs").status_code == 200
 
