@@ -22,7 +22,7 @@ from shared.contracts.envelope import Event
 
 Json = dict[str, Any]
 FOLDER: Final = Path(__file__).parents[1] / "shared" / "contracts"
-INTERNAL: Final = ("/v1/events", "/v1/runs/{id}/part", "/v1/runs/tallies")
+INTERNAL: Final = ("/v1/events", "/v1/runs/{id}/part", "/v1/runs/scheduled", "/v1/runs/tallies")
 """Paths that services serve to each other."""
 # What a reader of events need not care about.
 _ANNOTATIONS: Final = frozenset(

@@ -80,6 +80,15 @@ def show_part(caller: Caller.Read, session: Transaction, request: Request, id: U
     return RunPart.model_validate(queries.part_of_run(raw(session), request.app.state.service, caller.workspace, id))
 
 
+@jobs.get("/v1/runs/scheduled", tags=["jobs"])
+def list_scheduled_runs(
+    caller: Caller.Read, session: Transaction, since: UUID, until: UUID, limit: PageLimit = 100
+) -> list[UUID]:
+    """The runs between `since` and `until` that this service's schedules began, newest first: nobody asked for them."""
+    assert caller.workspace is not None
+    return queries.scheduled_runs(raw(session), caller.workspace, since, until, limit)
+
+
 @jobs.get("/v1/runs/tallies", tags=["jobs"])
 def list_tallies(caller: Caller.Read, session: Transaction, since: UUID, until: UUID) -> list[Tally]:
     """How the runs with ids from `since` to before `until` stand by this service's jobs."""

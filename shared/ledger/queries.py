@@ -77,6 +77,16 @@ def part_of_run(connection: Statements, service: str, workspace: UUID, run: UUID
     return {"jobs": [_body(service, row) for row in jobs], "events": [envelope(service, row) for row in events]}
 
 
+def scheduled_runs(connection: Statements, workspace: UUID, since: UUID, until: UUID, limit: int) -> list[UUID]:
+    """Runs that schedules began, newest first, of those between the two."""
+    rows = connection.execute(
+        """SELECT run FROM job WHERE workspace = %s AND cause = 'schedule' AND run > %s AND run < %s
+           ORDER BY run DESC LIMIT %s""",
+        (workspace, since, until, limit),
+    ).fetchall()
+    return [row["run"] for row in rows]
+
+
 def tallies(connection: Statements, workspace: UUID, since: UUID, until: UUID) -> list[Row]:
     """How the runs stand whose ids are in [since, until), by this service's jobs and events of them: `run`, how many
     jobs are `unfinished`, the reason of one that `failed` and of one that was `cancelled`, `finished_at`, and whether

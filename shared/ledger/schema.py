@@ -290,6 +290,9 @@ CREATE TABLE slot_default PARTITION OF slot DEFAULT;
 -- The unfinished jobs of a schedule, for its overlap policy.
 CREATE INDEX job_schedule ON job (cause_id) WHERE cause = 'schedule' AND state IN ('queued', 'running');
 
+-- The runs that schedules began.
+CREATE INDEX job_scheduled ON job (workspace, run) WHERE cause = 'schedule';
+
 -- Workers
 
 ALTER TABLE worker

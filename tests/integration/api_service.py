@@ -53,6 +53,10 @@ PEERS_BATCH = ids.draw()
 """The batch that they have."""
 
 
+PEERS_RUN = str(ids.draw())
+"""A run that a schedule of theirs has begun; they tell of it whoever asks for seven."""
+
+
 def a_job(id: str, state: str = "queued") -> dict[str, Any]:
     """A job as a service tells it."""
     nothing = dict.fromkeys(("reason", "progress", "result", "trace_id", "started_at", "finished_at", "deadline",
@@ -123,6 +127,10 @@ def peer_service() -> FastAPI:
             return JSONResponse({"code": "auth.forbidden", "detail": "No."}, 403)
         dry = body["dry_run"]
         return {"dry_run": dry, "jobs": 7, "more": not dry, "by_kind": {"x": 7} if dry else None}
+
+    @app.get("/v1/runs/scheduled")
+    def list_scheduled(limit: int):
+        return [PEERS_RUN] if limit == 7 else []
 
     @app.get("/v1/jobs:counts")
     def count_jobs(bucket: str, created_until: str):

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import socket
+from uuid import UUID
 
 import pytest
 
 from services.api.adapters.peers import Patience, Peers
+from services.api.jobs import RunCanary
 from services.api.tasks import tasks
 from shared import ids
 from shared.auth import Verifier
 from shared.db import Database
+from shared.ledger.enqueue import Origin, enqueue
 from shared.testing.ledger import jobs, run_due
-from tests.integration.api_service import REFUSED_KIND, bearer, front_door, workspace_and_key
+from tests.integration.api_service import PEERS_RUN, REFUSED_KIND, bearer, front_door, workspace_and_key
 
 
 @pytest.fixture
@@ -256,6 +259,23 @@ def test_jobs_of_all_services_are_counted_over_time(client):
 def test_a_service_that_hangs_is_named_when_jobs_are_counted(hung):
     _, key = workspace_and_key(hung)
     assert hung.get("/v1/jobs:counts", headers=bearer(key)).json()["unreachable"] == ["reports"]
+
+
+def test_a_run_that_a_schedule_began_is_listed_from_the_start(client, database):
+    workspace, key = workspace_and_key(client)
+    run = ids.draw()
+    with database.transaction(origin=Origin(UUID(workspace), run, "schedule", ids.draw())) as session:
+        enqueue(session, RunCanary(text="a"))
+
+    def listed(**query):
+        items = client.get("/v1/runs", params=query, headers=bearer(key)).json()["items"]
+        return {item["id"]: item["state"] for item in items}
+
+    assert listed() == {str(run): "running"}
+    assert listed(after=str(run)) == {}
+    assert listed(limit=7).keys() == {str(run), PEERS_RUN}, "also of another service"
+    run_due(database, tasks)
+    assert listed()[str(run)] == "succeeded"
 
 
 def states_of_runs(database):

@@ -191,6 +191,7 @@ def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
     queries.watched(connection, "toy", jobs)
     queries.depths(connection)
     queries.tallies(connection, toy.workspace, ids.draw(), ids.draw())
+    queries.scheduled_runs(connection, toy.workspace, ids.draw(), ids.draw(), 10)
     fleet.list_queues(connection, ["toy.jobs"])
     fleet.list_workers(connection, ended=False)
     fleet.drain(connection, toy.worker(), "somebody")

@@ -28,6 +28,7 @@ from shared.ledger.filters import JobFilter
 router = APIRouter(tags=["runs"])
 LOOKED_AT = 10
 """So many unfinished runs of a page are asked about: three requests each."""
+_FIRST, _LAST = UUID(int=0), UUID(int=(1 << 128) - 1)
 _SUMMARY = set(RunSummary.model_fields)
 Reader = Annotated[Principal, Depends(requires("read"))]
 
@@ -36,6 +37,8 @@ Reader = Annotated[Principal, Depends(requires("read"))]
 async def list_runs(caller: Reader, request: Request, after: UUID | None = None, limit: PageLimit = 50) -> RunPage:
     """The workspace's runs, newest first. Unfinished ones are looked at now, the first few of the page at least."""
     rows = await to_thread.run_sync(_list_runs, caller, request, after, limit + 1)
+    if await _enter_scheduled(caller, request, rows, after, limit):
+        rows = await to_thread.run_sync(_list_runs, caller, request, after, limit + 1)
     page = [RunSummary(**_summary(row)) for row in rows[:limit]]
     unfinished = [run.id for run in page if run.state == "running"][:LOOKED_AT]
     now = {run.id: run for run in await asyncio.gather(*(show_run(caller, request, id) for id in unfinished))}
@@ -47,6 +50,31 @@ def _list_runs(caller: Principal, request: Request, after: UUID | None, limit: i
     assert caller.workspace is not None
     with request.app.state.database.transaction() as session:
         return repository.list_runs(session, caller.workspace, after, limit)
+
+
+async def _enter_scheduled(
+    caller: Principal, request: Request, rows: Sequence[Run], after: UUID | None, limit: int
+) -> bool:
+    """Enter the runs of the page that schedules began and that are not in it yet: those that have stated no event.
+    Answers whether there are any."""
+    since = rows[limit - 1].id if len(rows) > limit else _FIRST
+    until = after or _LAST
+    asked = {"since": str(since), "until": str(until), "limit": limit}
+    found, _ = await request.app.state.peers.ask_all("/v1/runs/scheduled", _token(caller, request), asked)
+    theirs = {UUID(run) for runs in found.values() for run in runs or ()}
+    known = {row.id for row in rows}
+    return await to_thread.run_sync(_enter, caller, request, theirs, known, (since, until, limit))
+
+
+def _enter(
+    caller: Principal, request: Request, theirs: set[UUID], known: set[UUID], range_: tuple[UUID, UUID, int]
+) -> bool:
+    assert caller.workspace is not None
+    with request.app.state.database.transaction() as session:
+        own = queries.scheduled_runs(raw(session), caller.workspace, *range_)
+        for run in (fresh := (theirs | set(own)) - known):
+            operations.begin_run(session, caller.workspace, run, None)
+    return bool(fresh)
 
 
 @router.get("/v1/runs/{id}")
