@@ -13,12 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
 from typing import Final
 from uuid import UUID
 
 from bench.jobs.conditions import conditions
 from bench.jobs.contenders import CONTENDERS, OURS
-from bench.jobs.meters import percentile
+from bench.jobs.meters import Window, percentile
 from bench.jobs.stand import RUN_SECONDS, BenchError, Stand, standing
 from infra.local.errors import StackError
 from infra.probe.jobs import Keyed, Numbered, Take, Write
@@ -27,6 +29,7 @@ from shared.db import Database
 from shared.ledger.enqueue import Origin, enqueue_many
 
 WORKSPACES: Final = 1_000
+FEWEST: Final = 20 * WORKSPACES
 THINGS: Final = 250
 COUNTED_SHARE: Final = 0.1
 PAUSED_SHARE: Final = 0.1
@@ -37,28 +40,59 @@ EVERY_SECONDS: Final = 0.1
 LONG_SECONDS: Final = 0.02
 Figures = dict[str, float]
 
+
+@dataclass(frozen=True)
+class Run:
+    """What a case works with."""
+
+    stand: Stand
+    jobs: int
+    """That wait when it begins."""
+    calm: list[dict[str, float]]
+    """How quiet and how fast the machine was while the cases so far were measured."""
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        self.stand.start_workers()
+        window = Window()
+        try:
+            yield
+            self.calm.append(window.close())
+        finally:
+            self.stand.stop()
+
+    def wait_for(self, records: int) -> None:
+        wanted = f"{records} jobs were not done"
+        self.stand.wait(lambda: self.stand.reader.count() >= records, RUN_SECONDS, wanted)
+
+
 RULE: Final = "INSERT INTO limit_rule (key, concurrency, per_second, burst, weight) VALUES (%s, %s, %s, %s, %s)"
 PAUSE: Final = "INSERT INTO limit_rule (key, paused_at) VALUES (%s, now())"
 
 
 def main() -> int:
-    """Exit codes: 0 measured, 1 it could not be."""
+    """Exit codes: 0 measured, 1 it could not be, 2 bad input."""
     options = argparse.ArgumentParser(prog="bench.limits", description=__doc__)
     options.add_argument("--jobs", type=int, default=100_000)
     options.add_argument("--only", default=",".join(CASES), help=f"of {', '.join(CASES)}")
     given = options.parse_args()
-    found = conditions()
+    names = given.only.split(",")
+    if {*names} - {*CASES} or given.jobs < FEWEST:
+        print(f"bench.limits: at least {FEWEST} jobs, and cases of {', '.join(CASES)}", file=sys.stderr)
+        return 2
+    found, calm = conditions(), list[dict[str, float]]()
     figures: dict[str, Figures] = {}
     try:
-        for name in given.only.split(","):
+        for name in names:
             with standing(CONTENDERS[OURS]) as stand:
-                figures[name] = CASES[name](stand, given.jobs)
+                figures[name] = CASES[name](Run(stand, given.jobs, calm))
             print(f"{name}: {figures[name]}", file=sys.stderr, flush=True)
     except (StackError, BenchError) as error:
         print(f"bench.limits: {error}", file=sys.stderr)
         return 1
     asked = {"bench": "limits", "jobs": given.jobs, "workspaces": WORKSPACES}
-    print(json.dumps({"figures": figures, "ratios": _ratios(figures), "conditions": {**asked, **found}}))
+    seen = {name: {"median": median(each[name] for each in calm)} for name in calm[0]}
+    print(json.dumps({"figures": figures, "ratios": _ratios(figures), "conditions": {**asked, **found, **seen}}))
     return 0
 
 
@@ -73,30 +107,30 @@ def _ratios(figures: dict[str, Figures]) -> Figures:
     }
 
 
-def no_rules(stand: Stand, jobs: int) -> Figures:
-    return _cost(stand, jobs)
+def no_rules(run: Run) -> Figures:
+    return _cost(run)
 
 
-def other_rules(stand: Stand, jobs: int) -> Figures:
-    with stand.connect() as ledger:
+def other_rules(run: Run) -> Figures:
+    with run.stand.connect() as ledger:
         ledger.execute(RULE, ("kind:probe.thing.write", 5, 1.0, 5, 1))
         ledger.execute(RULE, ("each:elsewhere", 5, None, 1, 1))
-    return _cost(stand, jobs)
+    return _cost(run)
 
 
-def all_rules(stand: Stand, jobs: int) -> Figures:
-    return _cost(stand, jobs, _use_all)
+def all_rules(run: Run) -> Figures:
+    return _cost(run, _use_all)
 
 
-def all_rules_and_paused(stand: Stand, jobs: int) -> Figures:
+def all_rules_and_paused(run: Run) -> Figures:
     """The paused jobs are older, and of a tenth of the workspaces."""
-    paused = int(jobs * PAUSED_SHARE)
+    paused = int(run.jobs * PAUSED_SHARE)
     spaces = [ids.draw() for _ in range(WORKSPACES)]
     few = spaces[: WORKSPACES // 10]
-    _owe(stand, few, paused, lambda number, space: Write(number=ALONE + number))
-    with stand.connect() as ledger:
+    _owe(run.stand, few, paused, lambda number, space: Write(number=ALONE + number))
+    with run.stand.connect() as ledger:
         ledger.execute(PAUSE, ("kind:probe.thing.write",))
-    return _cost(stand, jobs, _use_all, spaces)
+    return _cost(run, _use_all, spaces)
 
 
 def _use_all(stand: Stand, spaces: list[UUID]) -> None:
@@ -110,21 +144,21 @@ def _use_all(stand: Stand, spaces: list[UUID]) -> None:
 
 
 def _cost(
-    stand: Stand,
-    jobs: int,
+    run: Run,
     limit: Callable[[Stand, list[UUID]], None] = lambda stand, spaces: None,
     spaces: list[UUID] | None = None,
 ) -> Figures:
     """CPU seconds of 1,000 jobs by process, and jobs a second."""
+    stand, jobs = run.stand, run.jobs
     spaces = spaces or [ids.draw() for _ in range(WORKSPACES)]
     limit(stand, spaces)
     thing = {space: f"t{number % THINGS}" for number, space in enumerate(spaces)}
     _owe(stand, spaces, jobs, lambda number, space: Keyed(number=number, thing=thing[space]))
     counted = int(jobs * COUNTED_SHARE)
-    with _working(stand):
-        _wait_for(stand, counted // 20)
+    with run.working():
+        run.wait_for(counted // 20)
         began, first, before = time.monotonic(), stand.reader.count(), stand.usage()
-        _wait_for(stand, counted)
+        run.wait_for(counted)
         done, seconds = stand.reader.count() - first, time.monotonic() - began
         used = {role: (value - before[role]) * 1000 / done for role, value in stand.usage().items()}
     return {
@@ -134,29 +168,30 @@ def _cost(
     }
 
 
-def behind_short(stand: Stand, jobs: int) -> Figures:
+def behind_short(run: Run) -> Figures:
     """The backlog is of jobs that do nothing."""
-    return _delay(stand, jobs, lambda number, space: Keyed(number=number))
+    return _delay(run, lambda number, space: Keyed(number=number))
 
 
-def behind_short_limited(stand: Stand, jobs: int) -> Figures:
+def behind_short_limited(run: Run) -> Figures:
     """Of its backlog at most four run at once."""
-    with stand.connect() as ledger:
+    with run.stand.connect() as ledger:
         ledger.execute(RULE, ("key:thing:busy", 4, None, 1, 1))
-    return _delay(stand, jobs, lambda number, space: Keyed(number=number, thing="busy"))
+    return _delay(run, lambda number, space: Keyed(number=number, thing="busy"))
 
 
-def behind_long(stand: Stand, jobs: int) -> Figures:
+def behind_long(run: Run) -> Figures:
     """The backlog is of jobs that take 20 ms."""
-    return _delay(stand, jobs, lambda number, space: Take(number=number, seconds=LONG_SECONDS))
+    return _delay(run, lambda number, space: Take(number=number, seconds=LONG_SECONDS))
 
 
-def _delay(stand: Stand, jobs: int, backlog: Callable[[int, UUID], Numbered]) -> Figures:
+def _delay(run: Run, backlog: Callable[[int, UUID], Numbered]) -> Figures:
+    stand, jobs = run.stand, run.jobs
     _owe(stand, [ids.draw()], jobs, backlog)
     space, database = ids.draw(), Database(stand.database_url, application="millrace-bench")
     returned: dict[int, int] = {}
-    with _working(stand):
-        _wait_for(stand, jobs // 200)
+    with run.working():
+        run.wait_for(jobs // 200)
         began = time.monotonic()
         for number in range(ALONE, ALONE + ASKED):
             with database.transaction(origin=Origin.request(space)) as session:
@@ -197,20 +232,7 @@ def _owe(stand: Stand, spaces: list[UUID], jobs: int, make: Callable[[int, UUID]
     database.dispose()
 
 
-@contextmanager
-def _working(stand: Stand) -> Iterator[None]:
-    stand.start_workers()
-    try:
-        yield
-    finally:
-        stand.stop()
-
-
-def _wait_for(stand: Stand, records: int) -> None:
-    stand.wait(lambda: stand.reader.count() >= records, RUN_SECONDS, f"{records} jobs were not done")
-
-
-CASES: Final[dict[str, Callable[[Stand, int], Figures]]] = {
+CASES: Final[dict[str, Callable[[Run], Figures]]] = {
     case.__name__: case
     for case in (
         *(no_rules, other_rules, all_rules, all_rules_and_paused),

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 
 from bench.jobs.conditions import conditions
+from bench.jobs.meters import Window
 from infra.local.errors import StackError
 from infra.probe.jobs import Noop
 from infra.probe.plant import Plant, plant
@@ -40,12 +41,14 @@ def main() -> int:
     found = conditions()
     try:
         with plant() as running:
+            window = Window()
             figures = {name: case(running, given.schedules, given.seconds) for name, case in CASES.items()}
+            calm = window.close()
     except (StackError, TimeoutError) as error:
         print(f"bench.schedules: {error}", file=sys.stderr)
         return 1
-    asked = {"schedules": given.schedules, "seconds": given.seconds}
-    print(json.dumps({"figures": figures, "ratios": {}, "conditions": {"bench": "schedules", **found, **asked}}))
+    asked = {"bench": "schedules", "schedules": given.schedules, "seconds": given.seconds}
+    print(json.dumps({"figures": figures, "ratios": {}, "conditions": {**asked, **found, **calm}}))
     return 0
 
 

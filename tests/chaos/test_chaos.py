@@ -38,6 +38,7 @@ def test_nothing_is_lost_and_nothing_happens_twice_whatever_dies(report):
 
 def test_the_run_was_one_worth_its_name(report):
     assert report["accepted"] > 3 * SECONDS
+    assert report["limited"] > SECONDS
     [mixed] = report["faults"]
     assert len(set(mixed["injected"])) > SECONDS / 12
 

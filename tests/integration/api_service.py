@@ -4,7 +4,7 @@ import hashlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+Say = Callable[..., tuple[int, str, str]]
+"""Runs `millrace …`; answers its exit code and what it said on both streams."""
 REFUSED_KIND = "refused.by.others"
 MOVES = {"cancel": 200, "retry": 409}
 

@@ -11,10 +11,9 @@ from fastapi.testclient import TestClient
 from clients.cli import place, run
 from services.api.adapters.peers import Patience, Peers
 from shared.db import Database
-from tests.integration.api_service import bearer, front_door, served_door, workspace_and_key
+from tests.integration.api_service import Say, bearer, front_door, served_door, workspace_and_key
 
 CANARY = {"kind": "api.canary.run", "args": {"text": "hello"}}
-Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture

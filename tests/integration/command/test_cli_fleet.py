@@ -1,46 +1,21 @@
 """`millrace queues` and `millrace workers …` against a real gateway."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from clients.cli import run
 from services.api.jobs import RunCanary
 from shared import ids
 from shared.db import Database
 from shared.ledger import leases
 from shared.ledger.enqueue import Origin, enqueue
-from tests.integration.api_service import bearer, served_door, workspace_and_key
-
-Say = Callable[..., tuple[int, str, str]]
+from tests.integration.api_service import Say, ServedDoor, bearer, workspace_and_key
 
 
 @pytest.fixture
-def database(service_database: Callable[[str], Database]) -> Database:
-    return service_database("api")
-
-
-@pytest.fixture
-def door(
-    database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Any]:
-    environment("api")
-    with served_door(monkeypatch, tmp_path) as door:
-        monkeypatch.setenv("MILLRACE_URL", door.url)
-        monkeypatch.setenv("MILLRACE_KEY", "the operator")
-        yield door
-
-
-@pytest.fixture
-def say(door: Any, capsys: pytest.CaptureFixture[str]) -> Say:
-    def say(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        return run(list(arguments)), *capsys.readouterr()
-
-    return say
+def key(door: ServedDoor, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MILLRACE_KEY", "the operator")
+    return "the operator"
 
 
 def enter(database: Database, name: str) -> str:
@@ -87,7 +62,7 @@ def test_a_worker_is_drained_by_its_name(database: Database, say: Say) -> None:
     assert "2 workers are named 'api'" in err
 
 
-def test_a_worker_of_another_service_is_drained_there(door: Any) -> None:
+def test_a_worker_of_another_service_is_drained_there(door: ServedDoor) -> None:
     there, nowhere = "01900000-0000-7000-8000-000000000000", ids.draw()
     answer = door.post(f"/v1/workers/{there}/drain", headers=bearer("the operator"))
     assert (answer.status_code, answer.json()["code"]) == (409, "worker.gone"), "as that service says"

@@ -2,8 +2,6 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,25 +15,7 @@ from shared.ledger.attempts import Attempt
 from shared.ledger.tasks import Tasks
 from shared.testing.ledger import run_due
 from shared.testing.waiting import until
-from tests.integration.api_service import PEERS_JOB, served_door, workspace_and_key
-
-
-@pytest.fixture
-def database(service_database: Callable[[str], Database]) -> Database:
-    return service_database("api")
-
-
-@pytest.fixture
-def client(
-    database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Client]:
-    environment("api")
-    with served_door(monkeypatch, tmp_path) as door:
-        _, key = workspace_and_key(door)
-        monkeypatch.setenv("MILLRACE_URL", door.url)
-        monkeypatch.setenv("MILLRACE_KEY", key)
-        with Client(door.url, key) as client:
-            yield client
+from tests.integration.api_service import PEERS_JOB
 
 
 def owe(client: Client) -> str:

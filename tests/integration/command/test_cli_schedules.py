@@ -1,52 +1,25 @@
 """`millrace schedules …` against a real gateway."""
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-from clients.cli import run
 from clients.client import Client
 from services.api.jobs import RunCanary
 from services.api.tasks import tasks
 from shared.db import Database
 from shared.ledger import firing
 from shared.testing.ledger import jobs
-from tests.integration.api_service import served_door, workspace_and_key
+from tests.integration.api_service import Say
 
-Say = Callable[..., tuple[int, str, str]]
 HELLO = ("create", "hello", RunCanary.kind, "--args", '{"text": "hello"}')
 
 
 @pytest.fixture
-def database(service_database: Callable[[str], Database]) -> Database:
-    return service_database("api")
-
-
-@pytest.fixture
-def client(
-    database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Client]:
-    environment("api")
-    with served_door(monkeypatch, tmp_path) as door:
-        _, key = workspace_and_key(door)
-        monkeypatch.setenv("MILLRACE_URL", door.url)
-        monkeypatch.setenv("MILLRACE_KEY", key)
-        with Client(door.url, key) as client:
-            yield client
-
-
-@pytest.fixture
-def say(client: Client, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs `millrace schedules …`; answers its exit code and what it said on both streams."""
-
-    def say(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        return run(["schedules", *arguments]), *capsys.readouterr()
-
-    return say
+def say(say: Say) -> Say:
+    return partial(say, "schedules")
 
 
 def fire(database: Database, at: str) -> None:

@@ -1,13 +1,12 @@
 """`millrace jobs …` against a real gateway."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from clients.cli import run
 from clients.client import Client
 from services.api.jobs import RunCanary
 from services.api.tasks import tasks
@@ -16,9 +15,7 @@ from shared.db import Database
 from shared.ledger.attempts import Attempt
 from shared.ledger.tasks import Tasks
 from shared.testing.ledger import jobs, run_due
-from tests.integration.api_service import served_door, workspace_and_key
-
-Say = Callable[..., tuple[int, str, str]]
+from tests.integration.api_service import Say
 
 
 def fall_over(attempt: Attempt, args: RunCanary) -> None:
@@ -30,37 +27,8 @@ FAILING.job(RunCanary)(fall_over)
 
 
 @pytest.fixture
-def database(service_database: Callable[[str], Database]) -> Database:
-    return service_database("api")
-
-
-@pytest.fixture
-def door(
-    database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Any]:
-    environment("api")
-    with served_door(monkeypatch, tmp_path) as door:
-        yield door
-
-
-@pytest.fixture
-def client(door: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    _, key = workspace_and_key(door)
-    monkeypatch.setenv("MILLRACE_URL", door.url)
-    monkeypatch.setenv("MILLRACE_KEY", key)
-    with Client(door.url, key) as client:
-        yield client
-
-
-@pytest.fixture
-def say(client: Client, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs `millrace jobs …`; answers its exit code and what it said on both streams."""
-
-    def say(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        return run(["jobs", *arguments]), *capsys.readouterr()
-
-    return say
+def say(say: Say) -> Say:
+    return partial(say, "jobs")
 
 
 def owe(client: Client, *texts: str) -> list[str]:

@@ -2,52 +2,19 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clients.cli import run
-from clients.client import Client
 from services.api.jobs import RunCanary
 from services.api.tasks import tasks
 from shared.db import Database
 from shared.testing.ledger import run_due
-from tests.integration.api_service import PEERS_BATCH, front_door, serving, workspace_and_key
+from tests.integration.api_service import PEERS_BATCH, Say
 
-Say = Callable[..., tuple[int, str, str]]
 CANARY = {"kind": RunCanary.kind, "args": {"text": "hello"}}
 STEPS: dict[str, Any] = {"name": "monthly", "steps": [[CANARY, CANARY], [CANARY]]}
-
-
-@pytest.fixture
-def database(service_database: Callable[[str], Database]) -> Database:
-    return service_database("api")
-
-
-@pytest.fixture
-def client(
-    database: Database, environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Client]:
-    environment("api")
-    with front_door(monkeypatch, tmp_path) as door, serving(door.app) as url:
-        _, key = workspace_and_key(door)
-        monkeypatch.setenv("MILLRACE_URL", url)
-        monkeypatch.setenv("MILLRACE_KEY", key)
-        with Client(url, key) as client:
-            yield client
-
-
-@pytest.fixture
-def say(client: Client, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs `millrace …`; answers its exit code and what it said on both streams."""
-
-    def say(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        return run(list(arguments)), *capsys.readouterr()
-
-    return say
 
 
 @pytest.fixture
