@@ -167,6 +167,7 @@ def prioritise(
     ids: Ids = None,
     lane: Annotated[str, typer.Option("--lane", help="urgent, normal or bulk.", show_default=False)] = "",
     run: Run = None,
+    batch: Batch = None,
     kind: Kind = None,
     error: Error = None,
     since: Since = None,
@@ -181,7 +182,7 @@ def prioritise(
     from clients.cli import jobs
 
     jobs.check_lane(lane)
-    wanted = jobs.Filter.of(run=run, state=None, kind=kind, error=error, since=since, until=until)
+    wanted = jobs.Filter.of(run=run, batch=batch, state=None, kind=kind, error=error, since=since, until=until)
     moving = jobs.Moving(folder(state), "prioritise", dry_run=dry_run, yes=yes, as_json=as_json, lane=lane)
     moving.move(ids or [], wanted, everything=all_)
 

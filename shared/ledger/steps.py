@@ -14,8 +14,8 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from shared.db import Connection, Database, Row, is_locked, is_outage, raw
+from shared.errors import NotFound
 from shared.ledger.batch_schema import CLOSED
-from shared.ledger.batches import show_batch
 from shared.ledger.failures import LOCK_SECONDS
 from shared.ledger.redrive import CHUNK_JOBS, WrongState, cancelling
 from shared.ledger.tasks import Tasks
@@ -190,7 +190,11 @@ def cancel_batch(database: Database, tasks: Tasks, workspace: UUID, id: UUID, by
     """
     reason = {"code": "batch.cancelled", "detail": f"Cancelled by {by}."}
     with database.transaction(lock_seconds=PATIENCE_SECONDS) as session:
-        state = show_batch(raw(session), workspace, id)["state"]
+        statement = "SELECT state FROM batch WHERE id = %s AND workspace = %s FOR NO KEY UPDATE"
+        row = raw(session).execute(statement, (id, workspace)).fetchone()
+        if row is None:
+            raise NotFound("There is no such batch.", id=str(id))
+        state = row["state"]
         if state not in ("running", "ending"):
             raise WrongState(f"The batch is {state}: only running ones can be cancelled.", state=state)
         raw(session).execute(
