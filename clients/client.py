@@ -156,7 +156,7 @@ class Client(Connection):
         return self._get(f"/v1/runs/{run}")
 
     def jobs(self, run: str | None = None, state: str | None = None, **more: str) -> Iterator[Json]:
-        """The newest first. `more`: batch, kind, error (part of the reason), created_from and created_until (RFC 3339)."""
+        """The newest first. `more`: batch, kind, error (part of the reason), created_from, created_until (RFC 3339)."""
         return self._pages("/v1/jobs", run=run, state=state, **more)
 
     def job(self, job: str) -> Json:
