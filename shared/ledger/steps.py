@@ -115,7 +115,7 @@ def advance(connection: Connection, batches: list[UUID]) -> int:
     with connection.transaction():
         found = connection.execute(_RUNNING, (batches,)).fetchall()
         few = list(_about(found, JOBS_A_ROUND))
-        stands = connection.execute(_STANDS, ([row["id"] for row in few],)).fetchall()
+        stands = connection.execute(_STANDS, {"ids": [row["id"] for row in few]}).fetchall()
         over = {row["id"]: row for row in stands if not row["unfinished"]}
         moves = [_move(row, over[row["id"]]) for row in few if row["id"] in over]
         for move in moves:
@@ -162,9 +162,9 @@ SELECT batch.id, count(*) FILTER (WHERE job.step = batch.step AND job.finished_a
        count(job.id) AS of, count(*) FILTER (WHERE job.state = 'failed') AS failed,
        count(*) FILTER (WHERE job.state = 'cancelled') AS cancelled,
        (array_agg(job.id ORDER BY job.id) FILTER (WHERE job.state IN ('failed', 'cancelled')))[:{MOST_NAMED}] AS jobs
-FROM batch LEFT JOIN job ON job.batch = batch.id AND job.id BETWEEN first_job AND last_job
+FROM batch LEFT JOIN job ON job.batch = batch.id AND job.batch = ANY(%(ids)s) AND job.id BETWEEN first_job AND last_job
   AND job.step BETWEEN CASE WHEN batch.step = steps THEN 1 ELSE batch.step END AND batch.step
-WHERE batch.id = ANY(%s) GROUP BY batch.id"""  # noqa: S608  # a number of ours
+WHERE batch.id = ANY(%(ids)s) GROUP BY batch.id"""  # noqa: S608  # a number of ours
 """Asked under the lock: what was seen before it may have been driven again meanwhile."""
 
 _MOVE = """
