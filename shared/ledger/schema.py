@@ -290,8 +290,8 @@ CREATE TABLE slot_default PARTITION OF slot DEFAULT;
 -- The unfinished jobs of a schedule, for its overlap policy.
 CREATE INDEX job_schedule ON job (cause_id) WHERE cause = 'schedule' AND state IN ('queued', 'running');
 
--- The runs that schedules began.
-CREATE INDEX job_scheduled ON job (workspace, run) WHERE cause = 'schedule';
+-- The runs that schedules began; for statements that name a workspace, and no others.
+CREATE INDEX job_scheduled ON job (workspace, run) WHERE cause = 'schedule' AND workspace IS NOT NULL;
 
 -- Workers
 

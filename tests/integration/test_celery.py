@@ -280,7 +280,9 @@ def test_a_job_past_its_time_limit_is_interrupted(works: Works) -> None:
     row = works.ends(job)
     assert row["state"] == "failed"
     assert row["error"]["code"] == "attempt.time_limit"
-    assert works.toy.outcomes(job) == ["retried", "failed"]
+    # The limit may come before the body begins: that was no try.
+    tries = [outcome for outcome in works.toy.outcomes(job) if outcome != "snoozed"]
+    assert tries == ["retried", "failed"]
 
 
 def test_the_jobs_of_a_worker_that_is_killed_run_again_after_its_lease(works: Works) -> None:
