@@ -1,6 +1,7 @@
 """Writes reports' tables into the documentation: `python -m infra.chaos.document REPORT.json…`.
 
-A report is what `millrace chaos --json` prints; which table it becomes is told by the system that it is of.
+A report is what `millrace chaos --json` prints; which table it becomes is told by the system that it is of, and by its
+faults.
 """
 
 import sys
@@ -13,10 +14,13 @@ from infra.measured import Report, main
 PAGE: Final = ROOT / "docs" / "reliability.md"
 FILES: Final = {"millrace": "chaos.json", "stock Celery": "chaos-stock.json"}
 """By the report's `system`."""
+MIXED: Final = "chaos-mixed.json"
+"""Of several faults at once, and nothing else."""
 
 
 def place(report: Report) -> tuple[str, str]:
-    return FILES[report["system"]], markdown(report)
+    is_mixed = [fault["fault"] for fault in report["faults"]] == ["mixed"]
+    return MIXED if is_mixed else FILES[report["system"]], markdown(report)
 
 
 if __name__ == "__main__":
