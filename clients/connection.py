@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 import httpx2 as httpx
 
-from clients.problems import ProblemError, Unreachable
+from clients.problems import ProblemError, Unreachable, Unsendable
 
 Json = dict[str, Any]
 TRIES: Final = 6
@@ -24,8 +24,9 @@ NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 class Connection:
     """Talks to the gateway at `url` with an API key. Safe to use from one thread at a time.
 
-    Every method raises ProblemError for an answer that is not a success (RFC 9457) and Unreachable when no
-    answer could be had. A 503 and a failed connection are tried again, waiting as Retry-After says.
+    Every method raises ProblemError for an answer that is not a success (RFC 9457), Unsendable for what no request can
+    hold, and Unreachable when no answer could be had. A 503 and a failed connection are tried again, waiting as
+    Retry-After says.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Connection:
                     raise Unreachable(str(self._http.base_url), error) from error
                 self._pause(self._tries - tries_left)
                 continue
+            except ValueError as error:
+                raise Unsendable(f"this cannot be sent: {error}") from error
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not tries_left:
                 if not answer.is_success:
                     raise ProblemError.of(answer)

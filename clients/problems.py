@@ -39,6 +39,10 @@ class ProblemError(Exception):
         return 400 <= self.status < 500
 
 
+class Unsendable(ValueError):
+    """What was given cannot be put into a request: NaN and infinity are no JSON, half a character is no text."""
+
+
 class Unreachable(Exception):
     """No answer could be had."""
 

@@ -18,7 +18,7 @@ def run(arguments: list[str]) -> int:
 
     from clients.cli.app import app
     from clients.cli.errors import CommandError
-    from clients.problems import ProblemError, Unreachable
+    from clients.problems import ProblemError, Unreachable, Unsendable
     from infra.local.errors import BadInputError, StackError
 
     try:
@@ -32,6 +32,10 @@ def run(arguments: list[str]) -> int:
     except ProblemError as error:
         said = f"{error.title}: {error.detail}" if error.detail else error.title
         return _fail(said, 2 if error.is_callers else 1)
+    except Unsendable as error:
+        return _fail(str(error), 2)
+    except UnicodeEncodeError as error:
+        return _fail(f"half a character was given: {error}", 2)
     except Unreachable as error:
         return _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
@@ -46,5 +50,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"millrace: {' '.join(message.split())}", file=sys.stderr)
+    line = f"millrace: {' '.join(message.split())}"
+    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)
     return code

@@ -17,7 +17,7 @@ from shared import ids
 from shared.auth import Principal, issue
 from shared.contracts.envelope import Envelope
 from shared.db import raw
-from shared.errors import NotFound
+from shared.errors import MillraceError, NotFound, Unavailable
 from shared.http import PageLimit, requires
 from shared.http.bodies import JobBody, JobDetail, JobPage, RunPart
 from shared.http.dependencies import Wanted
@@ -176,8 +176,15 @@ async def show_job(caller: Reader, request: Request, id: UUID) -> JobDetail:
             return JobDetail.model_validate(answer)
     own = await to_thread.run_sync(_own_job, caller, request, id)
     if own is None:
-        raise NotFound("There is no such job.", id=str(id), unreachable=failed)
+        raise _absent(id, failed)
     return own
+
+
+def _absent(id: UUID, unreachable: list[str]) -> MillraceError:
+    """Nobody who answered has the job: it may be one of a service that did not."""
+    if unreachable:
+        return Unavailable(f"The {unreachable[0]} service does not answer.", unreachable=unreachable)
+    return NotFound("There is no such job.", id=str(id))
 
 
 def _own_job(caller: Principal, request: Request, id: UUID) -> JobDetail | None:
@@ -198,9 +205,8 @@ async def why_job(caller: Reader, request: Request, id: UUID) -> WhyBody:
             return WhyBody.model_validate(answer)
     try:
         return await to_thread.run_sync(why_of, request, caller, id)
-    except NotFound as error:
-        error.facts["unreachable"] = failed
-        raise
+    except NotFound:
+        raise _absent(id, failed) from None
 
 
 def _token(caller: Principal, request: Request) -> str:

@@ -1,12 +1,14 @@
 """`millrace jobs …` against a real gateway."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
+from clients.cli import run
 from clients.client import Client
 from services.api.jobs import RunCanary
 from services.api.tasks import tasks
@@ -168,6 +170,9 @@ def test_a_service_that_does_not_answer_is_named(client: Client, door: Any, say:
     assert (code, json.loads(out)["unreachable"]) == (1, ["reports"])
     code, out, err = say("cancel", "--run", client.job(job)["run"], "--dry-run")
     assert (code, err) == (1, "millrace: reports could not be asked\n")
+    asked = {"Authorization": f"Bearer {os.environ['MILLRACE_KEY']}"}
+    for path in (f"/v1/jobs/{ids.draw()}", f"/v1/jobs/{ids.draw()}/why"):
+        assert door.get(path, headers=asked).status_code == 503, "it may be one of theirs"
     code, out, err = say("cancel", "--kind", RunCanary.kind, "--yes")
     assert (code, err) == (1, "millrace: reports did not answer: it is not known if jobs there moved\n")
 
@@ -226,3 +231,20 @@ def test_bad_input_is_one_line_and_exit_code_2(say: Say, arguments: list[str], s
     assert err.startswith("millrace: ")
     assert said in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("jobs", "create", RunCanary.kind, "--args", '{"text": NaN}'),
+        ("jobs", "create", RunCanary.kind, "--args", r'{"text": "\ud800"}'),
+        ("jobs", "list", "--kind", "\udcff"),
+        ("limits", "set", f"kind:{RunCanary.kind}", "--per-second", "nan"),
+        ("limits", "set", "kind:\udcff", "--concurrency", "1"),
+    ],
+)
+def test_what_no_request_can_hold_is_one_line_and_exit_code_2(
+    client: Client, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert run(list(arguments)) == 2
+    assert capsys.readouterr().err.count("\n") == 1
