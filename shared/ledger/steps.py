@@ -202,20 +202,26 @@ def cancel_batch(database: Database, tasks: Tasks, workspace: UUID, id: UUID, by
         )
         session.info["wake"] = True
     call_off(database, tasks, id, CANCEL_SECONDS)
+    try:  # what is just being claimed must not begin after the answer
+        call_off(database, tasks, id, PATIENCE_SECONDS, waits=True)
+    except Exception as error:
+        if not is_locked(error):
+            raise
 
 
-def call_off(database: Database, tasks: Tasks, id: UUID, seconds: float) -> bool:
+def call_off(database: Database, tasks: Tasks, id: UUID, seconds: float, *, waits: bool = False) -> bool:
     """Call off what is left of an ending batch, for about so long; whether anything of it moved.
 
-    A transaction a chunk, which leaves out jobs that somebody holds now. The batch ends in a transaction of its own,
-    once none of its jobs is unfinished.
+    A transaction a chunk, which leaves out jobs that somebody holds now, or `waits` for them. The batch ends in a
+    transaction of its own, once none of its jobs is unfinished.
     """
     moved, end = False, time.monotonic() + seconds
+    left_now = _LEFT if waits else f"{_LEFT} SKIP LOCKED"
     while True:
-        with database.transaction(lock_seconds=LOCK_SECONDS) as session:
+        with database.transaction(lock_seconds=PATIENCE_SECONDS if waits else LOCK_SECONDS) as session:
             connection = raw(session)
             batch = connection.execute("SELECT * FROM batch WHERE id = %s AND state = 'ending'", (id,)).fetchone()
-            left = connection.execute(_LEFT, (id, CHUNK_JOBS)).fetchall() if batch is not None else []
+            left = connection.execute(left_now, (id, CHUNK_JOBS)).fetchall() if batch is not None else []
             if batch is not None and left:
                 cancelling(tasks, batch["workspace"], "its batch", _told(batch)).make(
                     session, [row["id"] for row in left], 0
@@ -236,8 +242,7 @@ def _told(batch: Row) -> dict[str, Any]:
     return {"code": reason["code"], "detail": detail, "batch": str(batch["id"])}
 
 
-_LEFT = """
-SELECT id FROM job WHERE batch = %s AND finished_at IS NULL LIMIT %s FOR NO KEY UPDATE SKIP LOCKED"""
+_LEFT = "SELECT id FROM job WHERE batch = %s AND finished_at IS NULL LIMIT %s FOR NO KEY UPDATE"
 
 _END = """
 UPDATE batch SET state = CASE reason ->> 'code' WHEN 'batch.cancelled' THEN 'cancelled' ELSE 'failed' END,

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,9 +18,12 @@ from shared.ledger.enqueue import Origin
 from shared.ledger.filters import JobFilter
 from shared.ledger.moves import Finished
 from shared.ledger.redrive import WrongState
+from shared.testing.waiting import until
 from tests.integration.toy.batches import Batches
 from tests.integration.toy.harness import Toy
 from tests.integration.toy.jobs import Do
+
+WAITING_FOR_LOCKS = "SELECT 1 FROM pg_stat_activity WHERE usename = user AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -311,6 +315,21 @@ def test_what_is_just_being_committed_is_left_to_the_leading_beat(made: Batches)
     made.go_on()
     assert made.states(batch) == [["succeeded", "cancelled"]], "it was too late for that one"
     assert made.row(batch)["state"] == "cancelled"
+
+
+def test_a_job_that_is_just_being_claimed_does_not_begin_after_the_answer(made: Batches) -> None:
+    batch = made.owe(["a", "b"])
+    [[claimed, waiting]] = batch.jobs
+    with made.toy.connect() as claimer, ThreadPoolExecutor() as pool:
+        with claimer.transaction():
+            [running] = moves.claim(claimer, made.toy.worker(), [claimed])
+            cancelling = pool.submit(made.cancel, batch)
+            until(lambda: made.toy.execute(WAITING_FOR_LOCKS) and made.states(batch) == [["queued", "cancelled"]], 10)
+            assert not cancelling.done()
+        cancelling.result(10)
+    assert made.states(batch) == [["cancelled", "cancelled"]]
+    assert not moves.holds(made.toy._eyes, running.id, running.attempt)
+    assert made.toy.job(waiting)["attempt"] == 0
 
 
 def test_only_what_has_not_ended_is_cancelled(made: Batches) -> None:
