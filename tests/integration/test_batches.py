@@ -6,14 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from shared import ids
-from shared.db import Database, raw
+from shared.db import Database
 from shared.errors import NotFound
 from shared.ledger import batches, leases, moves, redrive, steps
-from shared.ledger.batches import CLOSED_AT, MOST_JOBS, MOST_STEPS, BatchInvalid, enqueue_batch
+from shared.ledger.batches import CLOSED_AT, MOST_JOBS, enqueue_batch
 from shared.ledger.enqueue import Origin
 from shared.ledger.filters import JobFilter
 from shared.ledger.moves import Finished
@@ -412,44 +411,3 @@ def test_a_job_of_a_passed_step_that_is_driven_again_counts_at_the_end(made: Bat
     made.toy.execute("""UPDATE job SET args = '{"name": "mended"}' WHERE id = %s""", batch.jobs[0][0])
     made.run_out(batch)
     assert made.row(batch)["state"] == "succeeded"
-
-
-# Limits
-
-
-@pytest.mark.parametrize(
-    ("sizes", "said"),
-    [
-        ([], "A batch has 1 to 100 steps, not 0."),
-        ([1] * (MOST_STEPS + 1), "A batch has 1 to 100 steps, not 101."),
-        ([1, 0, 1], "Step 2 has no jobs."),
-        ([MOST_JOBS, 1], "A batch has at most 10,000 jobs, not 10,001."),
-    ],
-)
-def test_a_batch_that_is_none_is_refused(made: Batches, sizes: list[int], said: str) -> None:
-    with pytest.raises(BatchInvalid) as refused:
-        made.owe(*(["a"] * size for size in sizes))
-    assert refused.value.detail == said
-    assert made.toy.execute("SELECT id FROM job") == []
-
-
-def test_batches_are_listed_for_their_workspace_alone(made: Batches) -> None:
-    first, second = made.owe(["a"]), made.owe(["a"])
-    made.run_out(second)
-    with made.toy.database.transaction() as session:
-
-        def listed(workspace: Any, **wanted: Any) -> list[Any]:
-            return [row["id"] for row in batches.list_batches(raw(session), workspace, **wanted)["items"]]
-
-        assert listed(made.toy.workspace) == [second.id, first.id]
-        assert listed(made.toy.workspace, state="running") == [first.id]
-        assert listed(made.toy.workspace, after=second.id, limit=1) == [first.id]
-        assert listed(ids.draw()) == []
-        with pytest.raises(NotFound):
-            batches.show_batch(raw(session), ids.draw(), first.id)
-
-
-def test_the_database_knows_when_a_batch_has_ended(made: Batches) -> None:
-    batch = made.owe(["a"])
-    with pytest.raises(psycopg.errors.CheckViolation):
-        made.toy.execute("UPDATE batch SET state = 'succeeded' WHERE id = %s", batch.id)
