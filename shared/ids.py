@@ -74,7 +74,7 @@ def derive(cause: UUID | datetime, *parts: object) -> UUID:
 
 def time_of(identifier: UUID) -> datetime:
     """The time that a drawn or derived id begins with, in UTC, to the millisecond."""
-    return datetime.fromtimestamp((identifier.int >> 80) / 1000, UTC)
+    return _EPOCH + (identifier.int >> 80) * _MILLISECOND  # exactly: a float of seconds is not
 
 
 def floor(at: datetime) -> UUID:

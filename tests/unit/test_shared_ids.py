@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared import ids
@@ -16,6 +16,7 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 @given(moments)
+@example(datetime(2515, 1, 1, microsecond=99_999, tzinfo=UTC))
 def test_a_drawn_id_is_a_uuid7_of_its_time(at: datetime) -> None:
     id = ids.draw(at)
     assert (id.version, id.variant) == (7, "specified in RFC 4122")
