@@ -133,7 +133,8 @@ def why(folder: Path, job: str, *, as_json: bool) -> None:
 
 def _told(job: Json) -> Iterator[Text]:
     yield _line("job", job["id"])
-    yield _line("kind", f"{job['kind']}, queue {job['queue']}, lane {job['lane']}")
+    began = f" (owed as {job['began_as']})" if job["began_as"] else ""
+    yield _line("kind", f"{job['kind']}{began}, queue {job['queue']}, lane {job['lane']}")
     yield Text.assemble(_line("state", ""), state_of(job))
     if job["reason"]:
         yield _line("reason", f"{job['reason']['code']}: {_said(job['reason'])}")

@@ -7,7 +7,8 @@ from shared.ledger.messages import JobArgs, Retry
 
 
 class ReloadDataset(JobArgs):
-    """Owe a new version of a dataset, of the upload of its newest, when somebody or a schedule asks."""
+    """Make a new version of a dataset, of the upload of its newest, when somebody or a schedule asks; goes on as
+    LoadDataset."""
 
     kind: ClassVar[str] = "ingest.dataset.reload"
     queue: ClassVar[str] = "ingest.jobs"
@@ -28,7 +29,8 @@ class VersionArgs(JobArgs):
 
 
 class LoadDataset(VersionArgs):
-    """Type, check, profile and store the version; or, of a large upload, owe that in parts."""
+    """Type, check, profile and store the version; or, of a large upload, owe a batch that reads it in parts, and go on
+    as JoinParts."""
 
     kind: ClassVar[str] = "ingest.dataset.load"
 
@@ -46,3 +48,6 @@ class JoinParts(VersionArgs):
     """Type, check, profile and store what was read of all parts."""
 
     kind: ClassVar[str] = "ingest.parts.join"
+
+    batch: UUID
+    """That of the parts."""

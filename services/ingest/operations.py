@@ -18,9 +18,8 @@ from shared import ids
 from shared.contracts.envelope import Reason
 from shared.contracts.ingest import Column, DatasetCompleted, DatasetFailed
 from shared.errors import NotFound, Snooze
-from shared.ledger.batches import enqueue_batch, results_of
+from shared.ledger.batches import NAME_CHARACTERS, enqueue_batch, results_of
 from shared.ledger.enqueue import enqueue, origin, publish
-from shared.ledger.moves import Claimed
 from shared.objects import ObjectStore
 
 Progress = Callable[[int, int], None]
@@ -45,6 +44,13 @@ def upload_key(workspace: UUID) -> str:
 
 def accept_upload(session: Session, name: str, upload: Upload) -> DatasetVersion:
     """A new version of the dataset of this name, and the job that loads it. Needs the transaction's origin."""
+    version = _add_version(session, name, upload, job=ids.draw())
+    enqueue(session, LoadDataset(dataset_id=version.dataset, version=version.version), id=version.job)
+    return version
+
+
+def _add_version(session: Session, name: str, upload: Upload, job: UUID) -> DatasetVersion:
+    """A new version of the dataset of this name, to be loaded by the job."""
     because = origin(session)
     now = datetime.now(UTC)
     dataset = repository.next_version(
@@ -55,7 +61,7 @@ def accept_upload(session: Session, name: str, upload: Upload) -> DatasetVersion
         version=dataset.version,
         workspace=because.workspace,
         run=because.run,
-        job=enqueue(session, LoadDataset(dataset_id=dataset.id, version=dataset.version)),
+        job=job,
         upload=upload.object,
         upload_bytes=upload.bytes,
         upload_sha256=upload.sha256,
@@ -66,11 +72,12 @@ def accept_upload(session: Session, name: str, upload: Upload) -> DatasetVersion
     return version
 
 
-def reload(session: Session, id: UUID) -> DatasetVersion:
-    """A new version of the workspace's dataset, of the upload that its newest was made of, and the job that loads it.
+def reload(session: Session, id: UUID, job: UUID) -> DatasetVersion:
+    """A new version of the workspace's dataset, of the upload that its newest was made of, to be loaded by the job.
     Raises NotFound."""
     dataset, newest = show_dataset(session, origin(session).workspace, id)
-    return accept_upload(session, dataset.name, Upload(newest.upload, newest.upload_bytes, newest.upload_sha256))
+    upload = Upload(newest.upload, newest.upload_bytes, newest.upload_sha256)
+    return _add_version(session, dataset.name, upload, job)
 
 
 @dataclass(frozen=True)
@@ -151,11 +158,12 @@ def plan_load(store: ObjectStore, loading: Loading, scratch: Path, part_bytes: i
     return plan
 
 
-def owe_parts(session: Session, loading: Loading, plan: Plan) -> None:
-    """A job a part, which workers share, and one that joins what they read."""
+def owe_parts(session: Session, loading: Loading, plan: Plan) -> JoinParts:
+    """Owe a job a part, which workers share: a batch. Answers what is to be done when it has ended."""
     version = {"dataset_id": loading.version.dataset, "version": loading.version.version}
     parts = [ReadPart(**version, number=number) for number in range(len(plan.parts))]
-    enqueue_batch(session, [parts, [JoinParts(**version)]], name=f"{loading.name} {loading.version.version}"[:200])
+    batch = enqueue_batch(session, [parts], name=f"{loading.name} {loading.version.version}"[:NAME_CHARACTERS])
+    return JoinParts(**version, batch=batch.id)
 
 
 def read_part(
@@ -174,15 +182,15 @@ def read_part(
     return read.as_json()
 
 
-def find_parts(session: Session, job: Claimed) -> list[PartRead | None]:
-    """What the jobs of the batch's first step made of the parts, in their order. Raises PartMissing, and Snooze while
-    one is being read again."""
-    rows = results_of(session, job, 1)
+def find_parts(session: Session, batch: UUID) -> list[PartRead | None]:
+    """What the batch's jobs made of the parts, in their order. Raises PartMissing, and Snooze while one is being read
+    again."""
+    rows = results_of(session, batch, 1)
     if unfinished := sum(row["state"] in ("queued", "running") for row in rows):
         raise Snooze(f"{unfinished} parts are being read again.", after=PARTS_SECONDS)
     for row in rows:
         if row["state"] != "succeeded":
-            raise PartMissing(f"The job of a part was {row['state']}.", job=str(row["id"]))
+            raise PartMissing(f"The job of a part {row['state']}: {row['error']['detail']}", job=str(row["id"]))
     return [PartRead(**row["result"]) if row["result"] is not None else None for row in rows]
 
 

@@ -18,9 +18,9 @@ tasks = Tasks()
 
 @tasks.job(ReloadDataset, time_limit=60)
 def reload_dataset(attempt: Attempt, args: ReloadDataset) -> None:
-    result: dict[str, int] = {}
-    with attempt.finishing(result) as session:
-        result["version"] = operations.reload(session, args.dataset_id).version
+    with attempt.finishing() as session:
+        made = operations.reload(session, args.dataset_id, attempt.job.id)
+        attempt.continue_as(LoadDataset(dataset_id=made.dataset, version=made.version))
 
 
 @tasks.job(LoadDataset, time_limit=4 * 3600)
@@ -36,8 +36,9 @@ def load_dataset(attempt: Attempt, args: LoadDataset) -> None:
     if loaded is not None:
         _complete(attempt, loading, loaded)
     elif plan is not None:
-        with attempt.finishing({"parts": len(plan.parts)}) as session:
-            operations.owe_parts(session, loading, plan)
+        with attempt.finishing() as session:
+            joining = operations.owe_parts(session, loading, plan)
+            attempt.continue_as(joining, after=joining.batch)
 
 
 @tasks.job(ReadPart, time_limit=3600)
@@ -54,7 +55,7 @@ def join_parts(attempt: Attempt, args: JoinParts) -> None:
     settings, objects = _here()
     with attempt.reading() as session:
         loading = operations.begin_load(session, args)
-        parts = operations.find_parts(session, attempt.job)
+        parts = operations.find_parts(session, args.batch)
     with scratch(settings.scratch_dir, attempt.job.id, attempt.job.attempt) as directory:
         loaded = operations.join(objects, loading, parts, directory, _bytes(attempt))
     _complete(attempt, loading, loaded)

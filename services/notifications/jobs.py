@@ -14,7 +14,8 @@ class MatchEvent(EventArgs):
 
 
 class RepeatDelivery(JobArgs):
-    """Owe a delivery that has ended once more, to the same destination, when somebody or a schedule asks."""
+    """Make a delivery that has ended once more, to the same destination, when somebody or a schedule asks; goes on as
+    SendMessage."""
 
     kind: ClassVar[str] = "notifications.delivery.repeat"
     queue: ClassVar[str] = "notifications.jobs"

@@ -48,7 +48,10 @@ def match_event(attempt: Attempt, args: MatchEvent) -> None:
 def repeat_delivery(attempt: Attempt, args: RepeatDelivery) -> None:
     result: dict[str, str] = {}
     with attempt.finishing(result) as session:
-        result["delivery"] = str(operations.repeat(session, args.delivery_id, datetime.now(UTC)).id)
+        delivery, sending = operations.repeat(session, args.delivery_id, attempt.job.id, datetime.now(UTC))
+        result["delivery"] = str(delivery)
+        if sending is not None:
+            attempt.continue_as(sending)
 
 
 class NotDelivered(Exception):

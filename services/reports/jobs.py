@@ -16,7 +16,8 @@ class MatchDefinitions(EventArgs):
 
 
 class RenderDefinition(JobArgs):
-    """Owe a render of one definition over the newest version of its dataset, when somebody or a schedule asks."""
+    """Match one definition with the newest version of its dataset, when somebody or a schedule asks; goes on as
+    RenderReport."""
 
     kind: ClassVar[str] = "reports.definition.render"
     queue: ClassVar[str] = "reports.jobs"

@@ -90,18 +90,20 @@ def match_definitions(session: Session, event: Envelope) -> dict[str, int]:
         KnownDataset(workspace=event.workspace, name=completed.name, version=completed.version, completed=event.data),
     )
     stored = repository.definitions_for(session, event.workspace, completed.name)
-    return _counted([_match(session, event.id, completed, each) for each in stored])
+    jobs = {ids.derive(event.id, RenderReport.kind, each.id): each for each in stored}
+    renders = {job: _match(session, event.id, completed, each, job) for job, each in jobs.items()}
+    owed = [enqueue(session, render, id=job) for job, render in renders.items() if render is not None]
+    return {"owed": len(owed), "skipped": len(stored) - len(owed)}
 
 
-def render_definition(session: Session, id: UUID, dataset: str | None) -> dict[str, int]:
-    """Owe a render of the definition over the newest version of its dataset, or say why not.
-
-    Answers as `match_definitions` does. Raises DefinitionNotFound, DatasetUnnamed and DatasetUnknown.
+def render_definition(session: Session, id: UUID, dataset: str | None, job: UUID) -> RenderReport | None:
+    """A render of the definition over the newest version of its dataset, for the job to go on with; None, having said
+    why, when it does not match. Raises DefinitionNotFound, DatasetUnnamed and DatasetUnknown.
     """
     because = origin(session)
     stored = show_definition(session, because.workspace, id)
     completed = _newest(session, because.workspace, stored, dataset)
-    return _counted([_match(session, because.cause_id, completed, stored)])
+    return _match(session, job, completed, stored, job)
 
 
 def _newest(session: Session, workspace: UUID, stored: ReportDefinition, dataset: str | None) -> DatasetCompleted:
@@ -117,26 +119,18 @@ def _newest(session: Session, workspace: UUID, stored: ReportDefinition, dataset
     return DatasetCompleted.model_validate(known.completed)
 
 
-def _counted(owed: Sequence[bool]) -> dict[str, int]:
-    return {"owed": sum(owed), "skipped": len(owed) - sum(owed)}
-
-
-def _match(session: Session, cause: UUID, completed: DatasetCompleted, stored: ReportDefinition) -> bool:
-    """Owe a render, or say why not; answers whether it is owed. Ids are derived from the cause."""
+def _match(
+    session: Session, cause: UUID, completed: DatasetCompleted, stored: ReportDefinition, job: UUID
+) -> RenderReport | None:
+    """A render for the job to make, with an id derived from the cause; or None, having said why not."""
     columns = [matching.column(column.name, column.type) for column in completed.columns]
     reason = matching.why_not(Definition.model_validate(stored.body), columns, completed.rows_loaded)
-    if reason is None:
-        _owe(session, cause, completed, stored)
-    else:
+    if reason is not None:
         _skip(session, completed, stored, reason)
-    return reason is None
-
-
-def _owe(session: Session, cause: UUID, completed: DatasetCompleted, stored: ReportDefinition) -> None:
+        return None
     id = ids.derive(cause, "render", stored.id)
-    job = ids.derive(cause, RenderReport.kind, stored.id)
     repository.add_render(session, _render(origin(session), id, job, completed, stored, stored.body))
-    enqueue(session, RenderReport(render_id=id), id=job)
+    return RenderReport(render_id=id)
 
 
 def _render(

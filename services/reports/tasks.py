@@ -24,9 +24,10 @@ def match_definitions(attempt: Attempt, args: MatchDefinitions) -> None:
 
 @tasks.job(RenderDefinition, time_limit=60)
 def render_definition(attempt: Attempt, args: RenderDefinition) -> None:
-    result: dict[str, int] = {}
-    with attempt.finishing(result) as session:
-        result |= operations.render_definition(session, args.definition_id, args.dataset)
+    with attempt.finishing({"skipped": 1}) as session:
+        render = operations.render_definition(session, args.definition_id, args.dataset, attempt.job.id)
+        if render is not None:
+            attempt.continue_as(render)
 
 
 @tasks.job(RenderReport, time_limit=900)

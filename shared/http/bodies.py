@@ -76,6 +76,8 @@ class JobBody(BaseModel):
     service: str
     id: UUID
     kind: str
+    began_as: str | None = None
+    """The kind that it was owed as, of a job that went on as another."""
     queue: str
     lane: LaneName
     state: str
@@ -95,7 +97,7 @@ class JobBody(BaseModel):
     trace_id: str | None
     created_at: datetime
     not_before: datetime | None
-    """When it is due; null until its step of a batch is open."""
+    """When it is due; null until its step of a batch is open, or the batch that it goes on after has ended."""
     started_at: datetime | None
     finished_at: datetime | None
     url: str

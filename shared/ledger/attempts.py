@@ -16,7 +16,8 @@ from shared.db import Database, Row, Statements, is_outage, raw
 from shared.errors import LeaseLost, MillraceError
 from shared.ledger import moves, progress
 from shared.ledger.enqueue import Origin, event_row, insert_events
-from shared.ledger.moves import Claimed, Finished
+from shared.ledger.messages import JobArgs
+from shared.ledger.moves import Claimed, Finished, Next
 from shared.ledger.values import storable
 
 T = TypeVar("T")
@@ -60,6 +61,8 @@ class Attempt:
         self.finished = False
         self.events: list[Row] = []
         """Stated by the body; they commit with `succeeded`."""
+        self.next: Next | None = None
+        """As what the job goes on, if it does."""
         self._database = database
         self._ledger = ledger
         self._is_followed = is_followed
@@ -105,16 +108,29 @@ class Attempt:
             session.flush()
             insert_events(raw(session), self.events)
             session.info["wake"] = session.info.get("wake") or bool(self.events or self.job.batch)
-            done = Finished(self.job.id, self.job.attempt, result, self.seconds)
-            if not self._succeed(session, done, durably=bool(session.info.get("owes")) or not self._is_followed()):
+            if not self._end(session, Finished(self.job.id, self.job.attempt, result, self.seconds)):
                 raise LeaseLost
         self.finished = True
 
-    def _succeed(self, session: Session, done: Finished, *, durably: bool) -> bool:
+    def _end(self, session: Session, done: Finished) -> bool:
+        if self.next is not None:
+            session.info["wake"] = True
+            return moves.continue_as(raw(session), done, self.next)
+        durably = bool(session.info.get("owes")) or not self._is_followed()
         try:
             return moves.succeed_one(raw(session), done, self.job.part, durably=durably)
         except UNSTORABLE as error:
             raise ResultInvalid.of(error) from error
+
+    def continue_as(self, args: JobArgs, *, after: UUID | None = None) -> None:
+        """When this attempt has done its part the job has not ended: it goes on as another kind, at once or when the
+        batch `after`, which this attempt owes, has ended, however that was. Its result is then what the last kind
+        answers, not this attempt's.
+
+        It stays one job, so its batch, schedule and unique key wait for all of it, and calling it off calls off what
+        it is by then, and the batch that it waits for.
+        """
+        self.next = Next(args, after)
 
     def publish(self, event: Event, *, subject: UUID) -> UUID:
         """State a fact that is true once this attempt has succeeded, whichever transaction ends it. A body with no

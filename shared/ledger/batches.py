@@ -1,5 +1,6 @@
 """Batches: jobs in steps. The jobs of a step run side by side, and the next step opens when all of them have ended. A
-chain is a batch whose steps have one job each; a completion is a last step.
+chain is a batch whose steps have one job each; a completion is a last step. A job may also owe a batch and go on when
+that has ended (`Attempt.continue_as`).
 
 All jobs are owed at once, in the caller's transaction; those of later steps are not due. Which step is open is decided
 by the leading Beat (steps.py) from how the jobs stand, never by counting their ends: the last one cannot be missed.
@@ -142,11 +143,10 @@ SELECT state, count(*) AS jobs, array_agg(id) FILTER (WHERE state IN ('failed', 
 FROM job WHERE batch = %s AND step < %s GROUP BY state"""
 
 
-def results_of(session: Session, job: Claimed, step: int) -> list[Row]:
-    """`id`, `state` and `result` of each job of a step of the running job's batch, in the order in which they were
-    owed."""
-    statement = "SELECT id, state, result FROM job WHERE batch = %s AND step = %s ORDER BY id"
-    return raw(session).execute(statement, (job.batch, step)).fetchall()
+def results_of(session: Session, batch: UUID, step: int) -> list[Row]:
+    """`id`, `state`, `result` and `error` of each job of a step of the batch, in the order in which they were owed."""
+    statement = "SELECT id, state, result, error FROM job WHERE batch = %s AND step = %s ORDER BY id"
+    return raw(session).execute(statement, (batch, step)).fetchall()
 
 
 # Reading, for people

@@ -171,6 +171,9 @@ class Executor:
                 result = task.body(attempt, args)
         except SoftTimeLimitExceeded as error:  # Celery's, in a pool process
             raise TimeLimitPassed from error
+        if attempt.next is not None and not attempt.finished:
+            with attempt.finishing():
+                pass
         return None if attempt.finished else Returned(job, result, attempt.seconds, attempt.events)
 
     def _task(self, job: Claimed) -> Task:

@@ -9,6 +9,8 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from shared.db import Row, Statements
+from shared.ledger.batch_schema import CLOSED
+from shared.ledger.messages import JobArgs
 from shared.version import VERSION
 
 
@@ -125,6 +127,60 @@ def holds(connection: Statements, id: UUID, attempt: int) -> bool:
         "SELECT 1 FROM job WHERE id = %s AND attempt = %s AND state = 'running'", (id, attempt)
     ).fetchone()
     return row is not None
+
+
+@dataclass(frozen=True)
+class Next:
+    """As what a job goes on, and after which batch: one that this very attempt owes."""
+
+    args: JobArgs
+    after: UUID | None = None
+
+
+def continue_as(connection: Statements, done: Finished, next: Next) -> bool:
+    """`running → queued`: this attempt has done its part, and the job goes on as another kind, due now or when the
+    batch `next.after` has ended. Whether the attempt still held the job. Raises ValueError for a batch that is not
+    the job's own: two that waited for each other would wait for ever.
+
+    It stays the same job: its id, run, lane, deadline, place in a batch, schedule and unique key are kept. Tries and
+    crashes are counted afresh.
+    """
+    args = next.args
+    said = {"code": "attempt.continued", "detail": f"It went on as {args.kind}."}
+    values = {
+        "id": done.id,
+        "attempt": done.attempt,
+        "kind": args.kind,
+        "queue": args.queue,
+        "args": Jsonb(args.model_dump(mode="json")),
+        "limit_key": args.limit_key(),
+        "tries": args.retry.max_attempts,
+        "after": next.after,
+        "version": VERSION,
+        "seconds": done.seconds,
+        "said": Jsonb(said),
+    }
+    row = connection.execute(_CONTINUE, values).fetchone()
+    if row is not None and next.after is not None and not row["awaits"]:
+        raise ValueError(f"The batch {next.after} was not owed by this job, or another one goes on after it.")
+    return row is not None
+
+
+_CONTINUE = f"""
+WITH old AS (SELECT id, attempt, worker, started_at FROM job
+             WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR NO KEY UPDATE),
+awaited AS (UPDATE batch SET opens = old.id FROM old
+            WHERE batch.id = %(after)s::uuid AND cause_id = old.id AND opens IS NULL AND finished_at IS NULL
+            RETURNING batch.id),
+moved AS (
+  UPDATE job SET state = 'queued', kind = %(kind)s, began_as = coalesce(began_as, kind), queue = %(queue)s,
+         args = %(args)s, limit_key = coalesce(%(limit_key)s, limit_key), max_attempts = job.attempt + %(tries)s,
+         crashes = 0, worker = NULL, progress = NULL, error = NULL,
+         not_before = CASE WHEN EXISTS (SELECT FROM awaited) THEN '{CLOSED}' ELSE now() END
+  FROM old WHERE job.id = old.id AND job.id = %(id)s RETURNING job.id)
+INSERT INTO attempt (job, number, outcome, worker, version, seconds, started_at, finished_at, error)
+SELECT old.id, old.attempt, 'continued', old.worker, %(version)s, %(seconds)s::real, old.started_at, now(), %(said)s
+FROM old JOIN moved USING (id) RETURNING EXISTS (SELECT FROM awaited) AS awaits"""  # noqa: S608  # a time of ours
 
 
 def retry(connection: Statements, id: UUID, attempt: int, error: dict[str, Any], after: float) -> bool:

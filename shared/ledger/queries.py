@@ -49,7 +49,7 @@ def watched(connection: Statements, service: str, jobs: list[UUID]) -> dict[UUID
     large, and do not change."""
     rows = connection.execute(
         """SELECT id, kind, queue, priority, state, attempt, max_attempts, crashes, error, progress, result, run, cause,
-                  cause_id, batch, step, traceparent, created_at, not_before, started_at, finished_at
+                  cause_id, batch, step, began_as, traceparent, created_at, not_before, started_at, finished_at
            FROM job WHERE id = ANY(%s)""",
         (jobs,),
     ).fetchall()

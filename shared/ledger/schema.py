@@ -5,7 +5,7 @@ States of a job, and the moves that the database allows (docs/state-machine.md d
     queued -> running                    claimed; the attempt number goes up by one
     queued -> failed | cancelled         deadline passed, quarantined while waiting; cancelled
     running -> succeeded | failed | cancelled
-    running -> queued                    a passing failure, or the lease was lost
+    running -> queued                    a passing failure, the lease was lost, or it goes on as another kind
     failed | cancelled -> queued         redrive
 
 Partitions are weeks by id, which begins with a time (shared/ids.py): finished work can be dropped by the
@@ -310,6 +310,13 @@ COMMENT ON COLUMN worker.draining_at IS 'Since then it may claim nothing: it end
 
 -- Attempts are stored in the order in which they end: all that a look at the last minute needs is where that begins.
 CREATE INDEX attempt_finished ON attempt USING brin (finished_at) WITH (autosummarize = on, pages_per_range = 16);
+
+-- Jobs that go on as another kind
+
+ALTER TABLE job ADD COLUMN began_as text;
+COMMENT ON COLUMN job.began_as IS 'The kind that it was owed as, of a job that went on as another.';
+ALTER TABLE attempt DROP CONSTRAINT attempt_outcome_check, ADD CONSTRAINT attempt_outcome_check
+  CHECK (outcome IN ('succeeded', 'retried', 'snoozed', 'failed', 'cancelled', 'lost', 'continued'));
 
 -- Unique jobs
 

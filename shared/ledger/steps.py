@@ -65,7 +65,8 @@ class Stepper:
         is_whole = found["looked"] < BATCHES_A_LOOK
         self._after = UUID(int=0) if is_whole else found["last"]
         moved = advance(connection, found["ended"]) if found["ended"] else 0
-        moved += self._call_off(connection, found["ending"])
+        moved += _end_unawaited(connection, found["unawaited"]) if found["unawaited"] else 0
+        moved += self._call_off(connection, [*found["ending"], *found["unawaited"]])
         if moved:
             self._look_at = self._again_at = 0.0  # a step may have nothing left to do
         else:
@@ -92,16 +93,18 @@ class Stepper:
 
 _LOOK = """
 WITH open AS MATERIALIZED (
-  SELECT id, state, step, first_job, last_job FROM batch WHERE finished_at IS NULL AND id > %(after)s
+  SELECT id, state, step, first_job, last_job, opens FROM batch WHERE finished_at IS NULL AND id > %(after)s
   ORDER BY id LIMIT %(most)s)
 SELECT (SELECT count(*) FROM open) AS looked, (SELECT id FROM open ORDER BY id DESC LIMIT 1) AS last,
        ARRAY(SELECT open.id FROM open LEFT JOIN LATERAL (
                SELECT id FROM job WHERE job.batch = open.id AND job.step = open.step AND finished_at IS NULL
                  AND job.id BETWEEN first_job AND last_job LIMIT 1) AS unfinished ON true
              WHERE state = 'running' AND unfinished.id IS NULL ORDER BY open.id LIMIT %(few)s) AS ended,
+       ARRAY(SELECT open.id FROM open JOIN job ON job.id = opens
+             WHERE open.state = 'running' AND job.finished_at IS NOT NULL LIMIT %(few)s) AS unawaited,
        ARRAY(SELECT id FROM open WHERE state = 'ending' ORDER BY id LIMIT %(few)s) AS ending"""
-"""Batches whose open step has ended, and those of which jobs are to be called off. Lateral, with a limit: looked up one
-by one, however many jobs wait."""
+"""Batches whose open step has ended, those of which the job that was to go on after them has ended before, and those of
+which jobs are to be called off. Lateral, with a limit: looked up one by one, however many jobs wait."""
 
 
 # From step to step
@@ -120,8 +123,7 @@ def advance(connection: Connection, batches: list[UUID]) -> int:
         moves = [_move(row, over[row["id"]]) for row in few if row["id"] in over]
         for move in moves:
             connection.execute(_MOVE, move)
-            if move["state"] == "running":
-                connection.execute(_OPEN, move)
+            connection.execute(_OPEN if move["state"] == "running" else _GO_ON, move)
     return len(moves)
 
 
@@ -154,7 +156,7 @@ def _move(batch: Row, stands: Row) -> Row:
 
 
 _RUNNING = """
-SELECT id, step, steps, on_failure, jobs, first_job, last_job FROM batch WHERE id = ANY(%s) AND state = 'running'
+SELECT id, step, steps, on_failure, jobs, first_job, last_job, opens FROM batch WHERE id = ANY(%s) AND state = 'running'
 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"""
 
 _STANDS = f"""
@@ -177,8 +179,24 @@ UPDATE job SET not_before = greatest(clock_timestamp(), open_at)
 WHERE batch = %(id)s AND step = %(step)s AND finished_at IS NULL AND id BETWEEN %(first_job)s AND %(last_job)s
   AND state = 'queued' AND not_before = '{CLOSED}'"""  # noqa: S608  # a time of ours
 
+_GO_ON = f"""
+UPDATE job SET not_before = clock_timestamp()
+WHERE id = %(opens)s AND state = 'queued' AND not_before = '{CLOSED}'"""  # noqa: S608
+"""The job that waits for the batch."""
+
 
 # Calling off
+
+
+def _end_unawaited(connection: Connection, batches: list[UUID]) -> int:
+    """Of a job that was called off, or gave up, what it waited for is called off, too."""
+    detail = "The job that was to go on after it has ended."
+    return connection.execute(_END_UNAWAITED, (Jsonb({"code": "batch.cancelled", "detail": detail}), batches)).rowcount
+
+
+_END_UNAWAITED = """
+UPDATE batch SET state = 'ending', reason = %s FROM job
+WHERE batch.id = ANY(%s) AND batch.state = 'running' AND job.id = batch.opens AND job.finished_at IS NOT NULL"""
 
 
 def cancel_batch(database: Database, tasks: Tasks, workspace: UUID, id: UUID, by: str) -> None:
@@ -227,11 +245,20 @@ def call_off(database: Database, tasks: Tasks, id: UUID, seconds: float, *, wait
                     session, [row["id"] for row in left], 0
                 )
         if not left:
-            with database.transaction() as session:
-                return bool(raw(session).execute(_END, (id,)).rowcount) or moved
+            return _end(database, id) or moved
         moved = True
         if time.monotonic() > end:
             return moved
+
+
+def _end(database: Database, id: UUID) -> bool:
+    """Whether the ending batch has ended now: nothing of it was left."""
+    with database.transaction() as session:
+        ended = raw(session).execute(_END, (id,)).fetchone()
+        if ended is not None and ended["opens"] is not None:
+            raw(session).execute(_GO_ON, ended)
+            session.info["wake"] = True
+    return ended is not None
 
 
 def _told(batch: Row) -> dict[str, Any]:
@@ -248,4 +275,5 @@ _END = """
 UPDATE batch SET state = CASE reason ->> 'code' WHEN 'batch.cancelled' THEN 'cancelled' ELSE 'failed' END,
   finished_at = clock_timestamp()
 WHERE id = %s AND state = 'ending'
-  AND NOT EXISTS (SELECT FROM job WHERE job.batch = batch.id AND job.finished_at IS NULL)"""
+  AND NOT EXISTS (SELECT FROM job WHERE job.batch = batch.id AND job.finished_at IS NULL)
+RETURNING opens"""

@@ -147,9 +147,10 @@ _STANDING = """
 SELECT held.job, held.other, job.run FROM jsonb_to_recordset(%(held)s) AS held (
   job uuid, other uuid, scope text, period double precision, age double precision)
 JOIN job ON job.id = held.other AND job.id = ANY(%(others)s)
-WHERE CASE held.scope WHEN 'queued' THEN state = 'queued' WHEN 'unfinished' THEN finished_at IS NULL
-                      ELSE held.age < held.period END"""
-"""A statement of its own: it sees what was committed by those who held the rows before us."""
+WHERE CASE held.scope WHEN 'queued' THEN state = 'queued' AND began_as IS NULL
+                      WHEN 'unfinished' THEN finished_at IS NULL ELSE held.age < held.period END"""
+"""A statement of its own: it sees what was committed by those who held the rows before us. A job that waits to go on as
+another kind has begun."""
 
 _TAKE = f"""
 UPDATE unique_key SET job = asked.job, created_at = clock_timestamp() FROM {_ASKED}

@@ -70,8 +70,8 @@ class Facts:
     worker: Row | None = None
     """Of a running job: `name`, `lease_until`."""
     batch: Row | None = None
-    """That of a job whose step is not open: `id`, `name`, `step`, `unfinished` jobs of that, the first of them as
-    `named`."""
+    """That of a job whose step is not open, or the one that it goes on after (`awaited`): `id`, `name`, `step`,
+    `unfinished` jobs of that, the first of them as `named`."""
 
 
 def explain(facts: Facts) -> list[Reason]:
@@ -117,7 +117,10 @@ def _times(facts: Facts) -> Iterator[Reason]:
 
 def _step(job: Row, batch: Row) -> Reason:
     name = f" {batch['name']}" if batch["name"] else ""
-    said = f"It is of step {job['step']} of its batch{name}. Step {batch['step']} is open"
+    if batch["awaited"]:
+        said = f"It goes on when the batch{name or ' that it owed'} has ended, of which step {batch['step']} is open"
+    else:
+        said = f"It is of step {job['step']} of its batch{name}. Step {batch['step']} is open"
     if batch["unfinished"]:
         said += f", and {batch['unfinished']} of its jobs have not ended."
     else:
@@ -203,7 +206,7 @@ def gather(connection: Statements, service: str, workspace: UUID, id: UUID) -> F
 def _batch(connection: Statements, job: Row) -> Row | None:
     if job["not_before"] < CLOSED_AT:
         return None
-    return connection.execute(_BATCH, {"batch": job["batch"], "most": MOST_NAMED}).fetchone()
+    return connection.execute(_BATCH, {"batch": job["batch"], "job": job["id"], "most": MOST_NAMED}).fetchone()
 
 
 def _rules(connection: Statements, job: Row, running: list[Row]) -> list[RuleFacts]:
@@ -240,12 +243,13 @@ SELECT now() AS now, held.name, held.lease_until,
 FROM (SELECT 1) AS one LEFT JOIN worker AS held ON held.id = %(worker)s"""
 
 _BATCH = """
-SELECT batch.id, name, step,
+SELECT batch.id, name, step, opens IS NOT DISTINCT FROM %(job)s AS awaited,
        (SELECT count(*) FROM job WHERE job.batch = batch.id AND job.step = batch.step AND job.finished_at IS NULL)
          AS unfinished,
        ARRAY(SELECT id FROM job WHERE job.batch = batch.id AND job.step = batch.step AND job.finished_at IS NULL
              ORDER BY id LIMIT %(most)s) AS named
-FROM batch WHERE id = %(batch)s"""
+FROM batch WHERE id = coalesce(
+  (SELECT id FROM batch WHERE opens = %(job)s AND finished_at IS NULL ORDER BY id DESC LIMIT 1), %(batch)s)"""
 
 _RUNNING = """
 SELECT id, queue, kind, workspace, limit_key FROM job WHERE state = 'running' AND finished_at IS NULL"""

@@ -36,11 +36,11 @@ def run_due(database: Database, tasks: Tasks, *, hurry: bool = True) -> int:
                        WHERE state = 'queued' AND not_before > now() AND not_before < %s""",
                     (CLOSED_AT,),
                 )
+            moved = Stepper(database, tasks).go_on(connection)
             due = connection.execute(
                 """SELECT id, kind FROM job WHERE state = 'queued' AND not_before <= now()
                    ORDER BY priority, not_before, id"""
             ).fetchall()
-            moved = Stepper(database, tasks).go_on(connection)
             if not due and not moved:
                 return ran
             for row in due:

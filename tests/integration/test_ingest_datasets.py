@@ -323,8 +323,9 @@ def test_a_dataset_is_loaded_again_when_somebody_asks(ingest: Ingest) -> None:
     assert (again["version"], again["state"], again["rows_loaded"]) == (2, "ready", 100)
     assert again["run"] == asked["run"]["id"]
     assert [event["data"]["version"] for event in ingest.events()] == [1, 2]
-    [job] = ingest.jobs(kind=ReloadDataset.kind)
-    assert (job["state"], job["result"]) == ("succeeded", {"version": 2})
+    [job] = ingest.jobs(id=UUID(asked["job"]["id"]))
+    assert (job["state"], job["kind"], job["began_as"]) == ("succeeded", LoadDataset.kind, ReloadDataset.kind)
+    assert job["result"]["rows_loaded"] == 100
 
 
 def test_another_workspaces_dataset_is_not_loaded_again(ingest: Ingest) -> None:

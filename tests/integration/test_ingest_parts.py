@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from services.ingest.jobs import JoinParts, LoadDataset, ReadPart
+from services.ingest.jobs import JoinParts, LoadDataset, ReadPart, ReloadDataset
 from services.ingest.tasks import tasks
 from shared.contracts.ingest import DatasetCompleted, DatasetFailed
 from shared.db import Database
@@ -61,15 +61,12 @@ def stored(ingest: Ingest) -> tuple[list[Any], list[Any]]:
 def test_it_is_the_dataset_that_it_is_in_one_go(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
     split, rows = ingest.load(DATA), stored(ingest)
     assert (split["rows_loaded"], split["rows_rejected"]) == (300, 2)
-    assert kinds(ingest) == [
-        (LoadDataset.kind, "succeeded"),
-        *[(ReadPart.kind, "succeeded")] * 4,
-        (JoinParts.kind, "succeeded"),
-    ]
+    assert kinds(ingest) == [(JoinParts.kind, "succeeded"), *[(ReadPart.kind, "succeeded")] * 4]
+    assert ingest.jobs()[0]["began_as"] == LoadDataset.kind
     assert told(ingest) == [DatasetCompleted.type]
     with ingest.database.connect() as connection:
         [batch] = connection.execute("SELECT * FROM batch").fetchall()
-    assert (batch["name"], batch["state"], batch["jobs"]) == ("orders 1", "succeeded", 5)
+    assert (batch["name"], batch["state"], batch["jobs"]) == ("orders 1", "succeeded", 4)
     assert not [key for key in ingest.objects.keys("datasets") if "/parts/" in key], "what was read is dropped"
     monkeypatch.setenv("INGEST_SPLIT_BYTES", str(10 * len(DATA)))
     whole = ingest.load(DATA)
@@ -118,11 +115,11 @@ def failed_parts(ingest: Ingest) -> Path:
 
 def test_parts_that_fail_fail_the_version_once(ingest: Ingest) -> None:
     failed_parts(ingest)
-    assert kinds(ingest)[1:] == [*[(ReadPart.kind, "failed")] * 4, (JoinParts.kind, "cancelled")]
+    assert kinds(ingest) == [(JoinParts.kind, "failed"), *[(ReadPart.kind, "failed")] * 4]
     dataset = ingest.show(f"/v1/datasets/{ingest.jobs()[0]['args']['dataset_id']}")
     assert (dataset["state"], dataset["reason"]["code"]) == ("failed", "resource.not_found")
     assert told(ingest) == [DatasetFailed.type]
-    assert ingest.jobs(kind=JoinParts.kind)[0]["error"]["code"] == "batch.stopped"
+    assert ingest.jobs(kind=JoinParts.kind)[0]["error"]["code"] == "dataset.part_missing"
 
 
 def test_all_jobs_of_the_run_driven_again_load_it(ingest: Ingest) -> None:
@@ -149,7 +146,7 @@ def test_a_join_without_its_parts_fails_with_a_reason(ingest: Ingest) -> None:
     assert told(ingest) == [DatasetFailed.type] * 2
 
 
-def test_a_load_in_parts_that_is_called_off_fails_its_version_once(ingest: Ingest) -> None:
+def test_a_load_whose_parts_are_called_off_fails_its_version_once(ingest: Ingest) -> None:
     answer = ingest.upload(DATA).json()
     ingest.attempt(UUID(answer["job"]["id"]))
     with ingest.client() as client:
@@ -158,3 +155,29 @@ def test_a_load_in_parts_that_is_called_off_fails_its_version_once(ingest: Inges
     dataset = ingest.show(answer["dataset"]["url"])
     assert (dataset["state"], dataset["reason"]["code"]) == ("failed", "batch.cancelled")
     assert told(ingest) == [DatasetFailed.type]
+
+
+def test_a_load_that_is_called_off_has_its_parts_called_off(ingest: Ingest) -> None:
+    answer = ingest.upload(DATA).json()
+    ingest.attempt(UUID(answer["job"]["id"]))
+    with ingest.client() as client:
+        assert client.post(f"{answer['job']['url']}/cancel").status_code == 200
+    run_due(ingest.database, tasks)
+    assert kinds(ingest) == [(JoinParts.kind, "cancelled"), *[(ReadPart.kind, "cancelled")] * 4]
+    dataset = ingest.show(answer["dataset"]["url"])
+    assert (dataset["state"], dataset["reason"]["code"]) == ("failed", "job.cancelled")
+    assert told(ingest) == [DatasetFailed.type]
+
+
+def test_a_batch_waits_until_a_dataset_loaded_in_parts_is_there(ingest: Ingest) -> None:
+    first = ingest.load(DATA)
+    reload = {"kind": ReloadDataset.kind, "args": {"dataset_id": first["id"]}}
+    with ingest.client(content=None) as client:
+        answer = client.post("/v1/batches", json={"steps": [[reload], [reload]]})
+        assert answer.status_code == 202, answer.text
+        run_due(ingest.database, tasks)
+        jobs = client.get("/v1/jobs", params={"batch": answer.json()["batch"]["id"]}).json()["items"]
+    [second, third] = sorted(jobs, key=lambda job: job["step"])
+    assert (second["state"], second["kind"], second["began_as"]) == ("succeeded", JoinParts.kind, ReloadDataset.kind)
+    assert second["finished_at"] < third["started_at"]
+    assert [event["data"]["version"] for event in ingest.events()] == [1, 2, 3]

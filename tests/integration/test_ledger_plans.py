@@ -21,7 +21,6 @@ from shared.ledger import (
     leases,
     limit_rules,
     limits,
-    moves,
     outages,
     partitions,
     queries,
@@ -30,6 +29,7 @@ from shared.ledger import (
     why,
 )
 from shared.ledger.attempts import Attempt
+from shared.ledger.batches import enqueue_batch
 from shared.ledger.dispatch import Dispatcher, EventPublisher
 from shared.ledger.enqueue import Origin, enqueue, enqueue_many, publish
 from shared.ledger.filters import JobFilter
@@ -71,6 +71,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Statement]]:
 def live(toy: Toy) -> None:
     """A little of everything that happens to jobs and events."""
     ends: dict[str, Callable[[Attempt], Any]] = {
+        "go on": lambda attempt: attempt.continue_as(Other()),
+        "fan out": fan_out,
         "return": lambda attempt: attempt.publish(ThingDone(name="a"), subject=attempt.job.id) and 1,
         "finish": finish,
         "retry": lambda attempt: throw(RetryLater("Later.")),
@@ -120,6 +122,12 @@ def finish(attempt: Attempt) -> None:
         enqueue(session, Other())
 
 
+def fan_out(attempt: Attempt) -> None:
+    with attempt.finishing() as session:
+        owed = enqueue_batch(session, [[Other()]])
+        attempt.continue_as(Other(), after=owed.id)
+
+
 def throw(error: Exception) -> None:
     raise error
 
@@ -166,10 +174,7 @@ def step(toy: Toy) -> None:
         batches.list_batches(raw(session), toy.workspace)
         batches.list_batches(raw(session), toy.workspace, state="running", run=ids.draw())
         queries.list_jobs(raw(session), "toy", toy.workspace, JobFilter(batch=failing.id))
-        claimed = moves.Claimed(
-            ids.draw(), "", 1, 1, 0, {}, ids.draw(), ids.draw(), None, NOON, None, "job", failing.id, 2
-        )
-        batches.results_of(session, claimed, 1)
+        batches.results_of(session, failing.id, 1)
     made.run_out(failing)
     assert made.row(failing)["state"] == "failed"
     made.cancel(cancelled)

@@ -24,13 +24,13 @@ from hypothesis.stateful import (
 
 from shared import ids
 from shared.contracts.envelope import Envelope
-from shared.db import Connection
+from shared.db import Connection, raw
 from shared.ledger import failures, leases, moves, redrive, steps
 from shared.ledger.batches import enqueue_batch
 from shared.ledger.enqueue import Origin, enqueue, job_of
 from shared.ledger.filters import JobFilter
 from shared.ledger.intake import Intake
-from shared.ledger.moves import Finished
+from shared.ledger.moves import Finished, Next
 from shared.ledger.redrive import WrongState
 from shared.ledger.tasks import Tasks
 from tests.integration.test_ledger_moves import LEGAL, STATES
@@ -140,8 +140,8 @@ class Ledger(RuleBasedStateMachine):
     def go_on_with_batches(self, by: int) -> None:
         while steps.Stepper(self.toy.database, TASKS).go_on(self.lines[by]):
             pass
-        for batch in self.known_batches.values():
-            batch.go_on()
+        while sum(batch.go_on() for batch in self.known_batches.values()):
+            pass
 
     @rule(batch=batches, ends=ENDS)
     def end_its_open_step(self, batch: UUID, ends: list[str]) -> None:
@@ -206,6 +206,32 @@ class Ledger(RuleBasedStateMachine):
         connection.execute("COMMIT" if held else "ROLLBACK")
         if held:
             self.known[belief.job].leaves("succeeded", "succeeded")
+
+    @rule(ending=consumes(endings))
+    def go_on_as_another_kind(self, ending: tuple[Believed, Connection]) -> None:
+        belief, connection = ending
+        held = self.holds(belief)
+        assert moves.continue_as(connection, Finished(belief.job, belief.attempt), Next(Do(name="on"))) == held
+        connection.execute("COMMIT" if held else "ROLLBACK")
+        if held:
+            self.known[belief.job].continues()
+
+    @rule(target=batches, belief=beliefs, size=st.integers(1, 2))
+    def go_on_after_a_batch(self, belief: Believed, size: int) -> Any:
+        with self.toy.database.transaction(origin=Origin(self.toy.workspace, ids.draw(), "job", belief.job)) as session:
+            owed = enqueue_batch(session, [[Do()] * size])
+            next = Next(Do(name="on"), after=owed.id)
+            raw(session).execute("INSERT INTO effect (key, job) VALUES (%s, %s)", (str(ids.draw()), belief.job))
+            held = moves.continue_as(raw(session), Finished(belief.job, belief.attempt), next)
+            assert held == self.holds(belief)
+            if not held:
+                session.rollback()
+                return multiple()
+        batch = self.known_batches[owed.id] = KnownBatch([], "stop", opens=self.known[belief.job])
+        batch.steps = [[Known(batch=batch, step=1) for _ in range(size)]]
+        self.known |= dict(zip(owed.jobs[0], batch.steps[0], strict=True))
+        self.known[belief.job].continues(after=batch)
+        return owed.id
 
     @rule(ending=consumes(endings))
     def die_before_the_commit(self, ending: tuple[Believed, Connection]) -> None:
@@ -351,8 +377,10 @@ class Ledger(RuleBasedStateMachine):
             assert (row["outcomes"], row["acts"]) == (job.outcomes, job.acts)
             ended = row["attempt"] - (row["state"] == "running")
             assert row["numbers"] == list(range(1, ended + 1)), "one record an attempt that has ended"
-            assert row["waits"] == job.waits, "for its step"
-            assert row["effects"] == job.outcomes.count("succeeded") <= 1, "one commit a job"
+            assert row["waits"] == job.waits, "for its step, or a batch of its own"
+            assert job.outcomes.count("succeeded") <= 1, "one end a job"
+            done = job.outcomes.count("succeeded") + job.outcomes.count("continued")
+            assert row["effects"] == done, "one commit an attempt that did its part"
 
 
 def test_the_ledger_keeps_its_promises(toy: Toy) -> None:

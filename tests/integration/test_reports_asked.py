@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from services.reports.jobs import RenderReport
 from services.reports.tasks import tasks
 from shared import ids
 from shared.testing.ledger import jobs, run_due
@@ -25,8 +26,9 @@ def test_a_definition_made_after_the_data_came_is_rendered(reports: Reports) -> 
     reports.run(reports.completed(version=1))  # comes late
     definition = reports.define(TOTALS)
     job = ask(reports, definition_id=definition["id"])
-    assert (job["state"], job["result"]) == ("succeeded", {"owed": 1, "skipped": 0})
+    assert (job["state"], job["kind"], job["result"]) == ("succeeded", RenderReport.kind, {"artifacts": 1})
     [render] = reports.renders()
+    assert render["job"] == str(job["id"])
     assert (render["state"], render["version"], render["run"]) == ("ready", 2, str(job["run"]))
     ask(reports, definition_id=definition["id"], dataset="orders")
     assert len(reports.renders()) == 2, "each time anew"
@@ -47,7 +49,7 @@ def test_a_dataset_that_does_not_fit_fails_with_the_reason(reports: Reports, dat
 
 def test_a_dataset_without_rows_is_skipped_with_the_reason(reports: Reports) -> None:
     reports.run(reports.completed(rows_loaded=0))
-    assert ask(reports, definition_id=reports.define(TOTALS)["id"])["result"] == {"owed": 0, "skipped": 1}
+    assert ask(reports, definition_id=reports.define(TOTALS)["id"])["result"] == {"skipped": 1}
 
 
 def test_another_workspaces_definition_and_data_are_not_there(reports: Reports) -> None:

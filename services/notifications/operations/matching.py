@@ -43,13 +43,17 @@ def _tell(session: Session, envelope: Envelope, rule: Rule, channel: Channel, no
     if not repository.add_message(session, message):
         return False
     for destination in destinations(channel):
-        _owe(session, message, channel, destination, ids.derive(message.id, "delivery", destination), now)
+        id, job = ids.derive(message.id, "delivery", destination), ids.draw()
+        sending = _add_delivery(session, message, channel, destination, id, job, now)
+        if sending is not None:
+            enqueue(session, sending, id=job)
     return True
 
 
-def repeat(session: Session, id: UUID, now: datetime) -> Delivery:
-    """Owe the message of the workspace's delivery once more, to the same destination, as a delivery of its own: with
-    another id, so that the destination takes it for another. Raises NotFound, DeliveryUnderWay, ChannelUnknown."""
+def repeat(session: Session, id: UUID, job: UUID, now: datetime) -> tuple[UUID, SendMessage | None]:
+    """The message of the workspace's delivery once more, to the same destination, as a delivery of its own: with
+    another id, so that the destination takes it for another. Answers that, and what its job is to do, if anything.
+    Raises NotFound, DeliveryUnderWay, ChannelUnknown."""
     because = origin(session)
     delivery, message, _ = show_delivery(session, because.workspace, id)
     if delivery.finished_at is None:
@@ -57,8 +61,8 @@ def repeat(session: Session, id: UUID, now: datetime) -> Delivery:
     channel = repository.find_channel(session, because.workspace, delivery.channel)
     if channel is None:
         raise ChannelUnknown("Its channel was deleted.", channel_id=str(delivery.channel))
-    repeated = ids.derive(because.cause_id, "repeat", id)  # the job's: another attempt of it repeats once as well
-    return _owe(session, message, channel, delivery.destination, repeated, now)
+    repeated = ids.derive(job, "repeat", id)
+    return repeated, _add_delivery(session, message, channel, delivery.destination, repeated, job, now)
 
 
 def destinations(channel: Channel) -> list[str]:
@@ -66,7 +70,10 @@ def destinations(channel: Channel) -> list[str]:
     return channel.recipients if channel.url is None else [domain.redact_url(channel.url)]
 
 
-def _owe(session: Session, message: Message, channel: Channel, destination: str, id: UUID, now: datetime) -> Delivery:
+def _add_delivery(
+    session: Session, message: Message, channel: Channel, destination: str, id: UUID, job: UUID, now: datetime
+) -> SendMessage | None:
+    """Answers what the delivery's job is to do; None when it has failed at once."""
     delivery = Delivery(
         id=id,
         workspace=message.workspace,
@@ -79,14 +86,16 @@ def _owe(session: Session, message: Message, channel: Channel, destination: str,
         status="pending",
         created_at=now,
     )
+    sending = None
     if channel.disabled_reason is None:
-        delivery.job = enqueue(session, SendMessage(delivery_id=delivery.id, host=domain.host(channel.url)))
+        delivery.job = job
+        sending = SendMessage(delivery_id=delivery.id, host=domain.host(channel.url))
     else:  # said at once, and not silently left out
         reason = Reason(code="channel.gone", detail=f"The channel is disabled: {channel.disabled_reason}")
         delivery.status, delivery.reason, delivery.finished_at = "failed", reason.model_dump(), now
         publish(session, failed(delivery, message.event_id, reason), subject=message.id)
     repository.add(session, delivery)
-    return delivery
+    return sending
 
 
 def failed(delivery: Delivery, event_id: UUID, reason: Reason) -> MessageFailed:

@@ -7,7 +7,7 @@ from standardwebhooks import Webhook
 
 from services.notifications import operations, tasks
 from services.notifications.handlers import SUBSCRIPTIONS
-from services.notifications.jobs import RepeatDelivery
+from services.notifications.jobs import RepeatDelivery, SendMessage
 from shared import ids
 from shared.ledger.enqueue import Origin, enqueue
 from shared.testing.http import TestApp
@@ -188,7 +188,11 @@ def test_a_delivery_is_repeated_when_somebody_asks(service, mailbox):
     run_due(service.database, tasks.tasks)
     (job,) = jobs(service.database, id=UUID(asked["job"]["id"]))
     (again,) = deliveries(service, run=str(job["run"]))
-    assert job["result"] == {"delivery": again["id"]}
+    assert (job["kind"], job["state"], {"id": str(job["id"]), "url": f"/v1/jobs/{job['id']}"}) == (
+        SendMessage.kind,
+        "succeeded",
+        again["job"],
+    )
     assert (again["status"], again["destination"], again["id"] != first["id"]) == ("delivered", "ann@example.com", True)
     assert sorted(mail["To"] for mail in mails(mailbox)) == ["ann@example.com", "ann@example.com", "bob@example.com"]
     assert len({mail["Message-ID"] for mail in mails(mailbox)}) == 3
