@@ -141,6 +141,8 @@ class Database:
         self._pid = 0
         self._lock = threading.Lock()
         self._waker: Waker | None = None
+        self._kept: dict[int, _Kept] = {}
+        """By thread."""
         os.register_at_fork(after_in_child=partial(_after_fork, weakref.ref(self)))
 
     @property
@@ -168,21 +170,40 @@ class Database:
         return engine
 
     @contextmanager
-    def transaction(self, *, lock_seconds: float = 0.0, **info: Any) -> Iterator[Session]:
+    def transaction(self, *, kept: bool = False, lock_seconds: float = 0.0, **info: Any) -> Iterator[Session]:
         """A session that commits at the end of the block, or rolls back. `info` goes to `session.info`. A lock that
-        is not had within `lock_seconds` (0: waited for without limit) raises what `is_locked` knows.
+        is not had within `lock_seconds` (0: waited for without limit) raises what `is_locked` knows. `kept`: for
+        threads that live on and have many transactions, on a connection that the thread keeps.
 
         Work enqueued in it is announced after the commit, and only then: NOTIFY inside a transaction
         would take a lock that makes commits wait for each other. If the process dies before the
         announcement, the dispatcher's poll finds the work.
         """
-        engine = self.engine
-        with Session(engine, info=info, expire_on_commit=False) as session, session.begin():
+        own = self._own() if kept else None
+        with self._pooled(info) if own is None else own.transaction(info) as session:
             if lock_seconds:
                 raw(session).execute("SELECT set_config('lock_timeout', %s, true)", (str(round(1000 * lock_seconds)),))
             yield session
         if session.info.get("wake") and self._waker is not None:
             self._waker.wake()
+
+    @contextmanager
+    def _pooled(self, info: Row) -> Iterator[Session]:
+        with Session(self.engine, info=info, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _own(self) -> "_Kept | None":
+        """The calling thread's connection; None while it is in a transaction."""
+        thread = threading.get_ident()
+        own = self._kept.get(thread)
+        if own is not None and own.is_busy:
+            return None
+        if own is not None and own.is_dropped():
+            own.close()
+            own = None
+        if own is None:
+            own = self._kept[thread] = _Kept(self.engine)
+        return own
 
     def connect(self, *, synchronous_commit: bool = True) -> Connection:
         """A connection of its own, autocommit. The caller keeps and closes it."""
@@ -198,12 +219,63 @@ class Database:
         )
 
     def dispose(self) -> None:
+        """Close what is open. No thread is in a transaction any more."""
         with self._lock:
+            for own in self._kept.values():
+                own.close()
+            self._kept = {}
             if self._engine is not None and self._pid == os.getpid():
                 self._engine.dispose()
             if self._waker is not None:
                 self._waker.stop()
             self._engine = self._waker = None
+
+
+class _Kept:
+    """A connection that a thread keeps for its transactions, one at a time. It is none of the pool's, which so many
+    threads would empty; and taking one out of the pool, and giving it back, costs more than a statement.
+
+    SQLAlchemy is told of a transaction only when its session is used: statements that are written out (`raw`) begin it
+    by themselves.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.is_busy = False
+        self._bound = engine.connect()
+        self._bound.detach()
+        driver = self._bound.connection.dbapi_connection
+        assert isinstance(driver, psycopg.Connection)
+        self._driver: psycopg.Connection[Any] = driver
+        self._raw: Statements = _Raw(driver)
+
+    def is_dropped(self) -> bool:
+        return self._driver.closed or _is_readable(self._driver.fileno())
+
+    @contextmanager
+    def transaction(self, info: Row) -> Iterator[Session]:
+        self.is_busy = True
+        session = Session(self._bound, info={**info, "raw": self._raw}, expire_on_commit=False)
+        try:
+            yield session
+            session.flush()
+            if session.in_transaction():
+                session.commit()
+            self._driver.commit()  # nothing is sent if that was done just now
+        finally:
+            self._leave(session)
+
+    def _leave(self, session: Session) -> None:
+        """Undo what is not committed. A connection that cannot any more, or is in the midst of a statement, is closed,
+        and with it go its locks."""
+        with suppress(Exception):
+            session.close()
+            self._driver.rollback()
+        if self._driver.info.transaction_status is not TransactionStatus.IDLE:
+            self.close()
+        self.is_busy = False
+
+    def close(self) -> None:
+        self._driver.close()
 
 
 def _refuse_dropped(connection: Any, *_: Any) -> None:
@@ -223,10 +295,12 @@ def _is_readable(socket: int) -> bool:
 
 
 def _after_fork(database: "weakref.ref[Database]") -> None:
-    """A thread of the parent may have held the lock; in the child nobody would ever release it."""
+    """A thread of the parent may have held the lock; in the child nobody would ever release it. Connections are the
+    parent's."""
     found = database()
     if found is not None:
         found._lock = threading.Lock()
+        found._kept = {}
 
 
 _WAKING = ForkGate()

@@ -90,7 +90,7 @@ class Attempt:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A read-only session."""
-        with self._database.transaction() as session:
+        with self._database.transaction(kept=True) as session:
             raw(session).execute("SET TRANSACTION READ ONLY")
             yield session
 
@@ -103,7 +103,7 @@ class Attempt:
         PostgreSQL crash in that moment, the effects and the end of the job are gone together, and it runs again
         (docs/decisions/0010).
         """
-        with self._database.transaction(origin=self.origin) as session:
+        with self._database.transaction(kept=True, origin=self.origin) as session:
             yield session
             session.flush()
             insert_events(raw(session), self.events)
@@ -146,7 +146,7 @@ class Attempt:
 
         A later attempt meets what this one wrote, so write it in a way that can be repeated.
         """
-        with self._database.transaction(origin=self.origin) as session:
+        with self._database.transaction(kept=True, origin=self.origin) as session:
             if not moves.fence(raw(session), self.job.id, self.job.attempt):
                 raise LeaseLost
             yield session
@@ -182,7 +182,7 @@ class Attempt:
         if not moves.holds(self._ledger, self.job.id, self.job.attempt):
             raise LeaseLost
         done: T = storable(act())
-        with self._database.transaction() as session:
+        with self._database.transaction(kept=True) as session:
             raw(session).execute(
                 "INSERT INTO effect (key, job, result) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
                 (key, self.job.id, Jsonb(done)),

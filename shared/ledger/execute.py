@@ -199,7 +199,7 @@ class Executor:
         if not unsaved:
             return
         try:
-            with self._database.transaction() as session:
+            with self._database.transaction(kept=True) as session:
                 held = moves.succeed(
                     raw(session), [Finished(r.job.id, r.job.attempt, r.result, r.seconds) for r in unsaved]
                 )
