@@ -2,21 +2,26 @@
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import structlog
 from opentelemetry import context, propagate, trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode
+
+from shared.spans import SAMPLED, HopSpan
 
 TRACER = "millrace"
 WORKSPACE = "millrace.workspace"
@@ -34,13 +39,15 @@ def start(service: str) -> None:
         return
     resource = Resource.create({"service.name": service, "service.namespace": "millrace"})
     # Every span, whatever the caller's `traceparent` says of sampling: the trace of a run is the product's own record.
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource)
-    provider.add_span_processor(_Inherit())
+    processors = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, active_span_processor=processors)
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2), schedule_delay_millis=500))
-    _state.update(pid=os.getpid(), provider=provider, tracer=provider.get_tracer(TRACER))
+    scope = InstrumentationScope(TRACER)
+    begin = partial(HopSpan, resource=resource, scope=scope, done=processors.on_end)
+    _state.update(pid=os.getpid(), provider=provider, begin=begin)
 
 
 def provider() -> TracerProvider | None:
@@ -58,24 +65,16 @@ def stop() -> None:
         _state.clear()
 
 
-def tracer() -> trace.Tracer:
-    found: trace.Tracer | None = _state.get("tracer")
-    return found if found is not None else trace.get_tracer(TRACER)
-
-
 def traceparent() -> str | None:
     """The current span as a W3C `traceparent`, to be stored on jobs and events."""
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier)
-    return carrier.get("traceparent")
+    return _written(trace.get_current_span())
 
 
 def trace_of(traceparent: str | None) -> str | None:
     """The trace id (32 hex digits) of a W3C `traceparent`; None of one that is missing or malformed."""
     if not traceparent:
         return None
-    found = trace.get_current_span(propagate.extract({"traceparent": traceparent}, context.Context()))
-    known = found.get_span_context()
+    known = _stored(traceparent).get_span_context()
     return trace.format_trace_id(known.trace_id) if known.is_valid else None
 
 
@@ -99,17 +98,21 @@ def span(
     start_at: datetime | None = None,
     **attributes: Any,
 ) -> Iterator[Span]:
-    """A span below the stored `traceparent`, or below the current span. In attribute names `_` becomes `.`.
+    """A span below the stored `traceparent`, or below the current span. In attribute names `_` becomes `.`; values are
+    texts, numbers and truths.
 
     Spans are shown to the workspace that they carry, and to no other; those below inherit it.
     """
     begun = _begin(name, parent, kind, workspace, start_at, attributes)
-    with trace.use_span(begun, end_on_exit=True, record_exception=False, set_status_on_exception=False) as current:
-        try:
-            yield current
-        except BaseException as error:
-            current.set_status(StatusCode.ERROR, type(error).__name__)
-            raise
+    token = context.attach(trace.set_span_in_context(begun))
+    try:
+        yield begun
+    except BaseException as error:
+        begun.set_status(StatusCode.ERROR, type(error).__name__)
+        raise
+    finally:
+        context.detach(token)
+        begun.end()
 
 
 def mark(
@@ -120,9 +123,11 @@ def mark(
     workspace: UUID,
     start_at: datetime | None = None,
     **attributes: Any,
-) -> None:
-    """A span, as `span` makes one, that ends now."""
-    _begin(name, parent, kind, workspace, start_at, attributes).end()
+) -> str | None:
+    """A span, as `span` makes one, that ends now; answers its `traceparent`."""
+    begun = _begin(name, parent, kind, workspace, start_at, attributes)
+    begun.end()
+    return _written(begun)
 
 
 def _begin(
@@ -133,26 +138,43 @@ def _begin(
     start_at: datetime | None,
     attributes: dict[str, Any],
 ) -> Span:
-    beneath = propagate.extract({"traceparent": parent}) if parent else context.get_current()
     known = {key.replace("_", "."): value for key, value in attributes.items() if value is not None}
+    above = _stored(parent) if parent else trace.get_current_span()
     if workspace is not None:
         known[WORKSPACE] = str(workspace)
+    elif inherited := (getattr(above, "attributes", None) or {}).get(WORKSPACE):
+        known[WORKSPACE] = inherited
+    begin = _state.get("begin")
+    if begin is None:
+        return NonRecordingSpan(above.get_span_context())
+    beneath = above.get_span_context()
     start = int(start_at.timestamp() * 1e9) if start_at else None
-    return tracer().start_span(name, beneath, kind, known, start_time=start)
+    begun: Span = begin(name, beneath if beneath.is_valid else None, kind, known, start)
+    return begun
+
+
+def _stored(traceparent: str) -> Span:
+    """The span that a W3C `traceparent` names; one that is not valid when it is malformed."""
+    if found := _OURS.fullmatch(traceparent):
+        trace_id, span_id = int(found[1], 16), int(found[2], 16)
+        return NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True, trace_flags=SAMPLED))
+    return trace.get_current_span(propagate.extract({"traceparent": traceparent}, context.Context()))
+
+
+def _written(span: Span) -> str | None:
+    known = span.get_span_context()
+    if not known.is_valid:
+        return None
+    return f"00-{known.trace_id:032x}-{known.span_id:016x}-{known.trace_flags:02x}"
+
+
+_OURS = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+"""As `_written` writes them. Of others the library knows what the standard wants."""
 
 
 def belongs_to(workspace: UUID) -> None:
     """Mark the current span (a request's) as the workspace's."""
     trace.get_current_span().set_attribute(WORKSPACE, str(workspace))
-
-
-class _Inherit(SpanProcessor):
-    """Gives a span the workspace of its parent in this process."""
-
-    def on_start(self, span: Any, parent_context: context.Context | None = None) -> None:
-        attributes = getattr(trace.get_current_span(parent_context), "attributes", None) or {}
-        if WORKSPACE in attributes and WORKSPACE not in span.attributes:
-            span.set_attribute(WORKSPACE, attributes[WORKSPACE])
 
 
 def configure_logs(service: str, level: str, style: str) -> None:

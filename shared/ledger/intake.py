@@ -82,11 +82,11 @@ WHERE known OR old"""
 
 def _received(event: Envelope, kind: type[EventArgs]) -> Row:
     """The job's row, below a span of its arrival."""
-    with telemetry.span(
+    traceparent = telemetry.mark(
         f"receive {event.type}",
         event.traceparent,
         SpanKind.CONSUMER,
         workspace=event.workspace,
         event_id=str(event.id),
-    ):
-        return event_job(kind(envelope=event), telemetry.traceparent())
+    )
+    return event_job(kind(envelope=event), traceparent)
