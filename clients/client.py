@@ -163,10 +163,14 @@ class Client(Connection):
         """With its attempts, and what was done to it."""
         return self._get(f"/v1/jobs/{job}")
 
-    def watch_job(self, job: str, *, patience: float = WATCH_SECONDS) -> Iterator[Json]:
+    def watch_job(
+        self, job: str, *, patience: float = WATCH_SECONDS, away: Callable[[Exception], None] = lambda problem: None
+    ) -> Iterator[Json]:
         """The job as it stands, then each time it has changed, until it has ended. When the stream breaks off it comes
-        back, until there was no answer for `patience` seconds: then it raises what the last try met."""
-        heard_at, tries, last = time.monotonic(), 0, Json()
+        back, until there was no answer for `patience` seconds: then it raises what the last try met.
+
+        `away` is told the first of the tries that met no answer; the job is said again when there is one."""
+        heard_at, tries, last, is_away = time.monotonic(), 0, Json(), False
         while True:
             wanted: str | None = None
             problem: ProblemError | Unreachable | None = None
@@ -177,7 +181,8 @@ class Client(Connection):
                             heard_at, tries = time.monotonic(), 0
                             if name == "end":
                                 return
-                            if last != (last := json.loads(data)):
+                            if last != (last := json.loads(data)) or is_away:
+                                is_away = False
                                 yield last
                         heard_at = time.monotonic()
                     else:
@@ -189,6 +194,9 @@ class Client(Connection):
                 problem = Unreachable(str(self._http.base_url), error)
             if problem is not None and time.monotonic() - heard_at > patience:
                 raise problem
+            if problem is not None and not is_away:
+                is_away = True
+                away(problem)
             tries += 1
             self._pause(tries, wanted)
 

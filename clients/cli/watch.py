@@ -1,13 +1,14 @@
 """`millrace jobs watch`: one job to its end, as a line that changes in a terminal, as plain lines elsewhere."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -21,17 +22,24 @@ from clients.cli.screen import REFRESHES_A_SECOND, Terminal
 from clients.cli.tables import local, state_of
 
 Json = dict[str, Any]
-Show = Callable[[Json], None]
 _BAR_CELLS: Final = 30
+
+
+@dataclass(frozen=True)
+class _Screen:
+    """Where it is shown how the job stands, and that nobody answers."""
+
+    show: Callable[[Json], None]
+    away: Callable[[Exception], None]
 
 
 def watch_job(folder: Path, job: str, *, as_json: bool) -> None:
     """Returns when the job has succeeded. Raises BadInput, CommandError when it failed or was cancelled, and what the
     client raises."""
     wanted, last = id_of(job, "job"), Json()
-    with place.client(folder) as client, _screen(as_json=as_json) as show:
-        for last in client.watch_job(wanted):
-            show(last)
+    with place.client(folder) as client, _screen(as_json=as_json) as screen:
+        for last in client.watch_job(wanted, away=screen.away):
+            screen.show(last)
     if last["state"] != "succeeded":
         ended = "was cancelled" if last["state"] == "cancelled" else last["state"]
         why = f": {last['reason']['detail']}" if last["reason"] else ""
@@ -39,21 +47,23 @@ def watch_job(folder: Path, job: str, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _screen(*, as_json: bool) -> Iterator[Show]:
+def _screen(*, as_json: bool) -> Iterator[_Screen]:
     console = Terminal()
     if as_json:
-        yield lambda job: print(json.dumps(job), flush=True)
+        yield _Screen(lambda job: print(json.dumps(job), flush=True), _tell)
     elif console.is_terminal and not console.is_dumb_terminal:
-        with _live(console) as show:
-            yield show
+        with Live(console=console, refresh_per_second=REFRESHES_A_SECOND, redirect_stderr=False) as live:
+            yield _Screen(lambda job: live.update(_drawn(job)), lambda problem: live.update(Text(_waiting(problem))))
     else:
-        yield _plain
+        yield _Screen(_plain, _tell)
 
 
-@contextmanager
-def _live(console: Console) -> Iterator[Show]:
-    with Live(console=console, refresh_per_second=REFRESHES_A_SECOND, redirect_stderr=False) as live:
-        yield lambda job: live.update(_drawn(job))
+def _tell(problem: Exception) -> None:
+    print(f"millrace: {Text(_waiting(problem)).plain}", file=sys.stderr, flush=True)
+
+
+def _waiting(problem: Exception) -> str:
+    return f"{' '.join(str(problem).split())} (waiting for it)"
 
 
 def _drawn(job: Json) -> Table:

@@ -10,10 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import pytest
 
 from clients import client as clients
+from clients.cli import run
 from clients.client import Client
 from clients.connection import TRIES
 from clients.problems import ProblemError, Unreachable
@@ -275,10 +277,37 @@ def test_a_job_is_watched_to_its_end_whatever_breaks_off(gateway: Gateway, clien
         stream(("job", queued)),
         stream(("job", running), ("job", done), ("end", {"state": "succeeded"})),
     ]
-    assert list(client.watch_job("j")) == [queued, running, done]
+    told: list[str] = []
+    assert list(client.watch_job("j", away=lambda problem: told.append(str(problem)))) == [
+        queued,
+        queued,  # again: it was away
+        running,
+        done,
+    ]
+    assert len(told) == 1, "once, however many tries it takes"
     assert {seen.path for seen in gateway.seen} == {"/v1/jobs/j/events"}
     assert len(pauses) == 4
     assert pauses[1] == 3, "as Retry-After says"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_command_says_that_nobody_answers_and_goes_on(
+    gateway: Gateway,
+    pauses: list[float],
+    options: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    done = {"state": "succeeded", "reason": None, "progress": None}
+    gateway.replies = [hang_up, AWAY, stream(("job", done), ("end", {"state": "succeeded"}))]
+    monkeypatch.setenv("MILLRACE_URL", gateway.url)
+    monkeypatch.setenv("MILLRACE_KEY", "key-1")
+    assert run(["jobs", "watch", str(uuid4()), *options]) == 0
+    out, err = capsys.readouterr()
+    assert "succeeded" in out
+    [said] = err.splitlines()
+    assert said.startswith(f"millrace: {gateway.url} does not answer: ")
+    assert said.endswith(" (waiting for it)")
 
 
 def test_watching_gives_up_when_nothing_answers_for_long(gateway: Gateway, client: Client, pauses: list[float]) -> None:
