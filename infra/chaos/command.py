@@ -75,6 +75,7 @@ def run_chaos(
                 run.alone(fault, min(fault.seconds, seconds) if seconds is not None else fault.seconds)
             if mixed:
                 run.mixed(list(known.values()), seconds if seconds is not None else MIXED_SECONDS, seed)
+            load.end_schedules()
         finally:
             run.stop()
             load.stop()

@@ -1,5 +1,6 @@
 """The load: bounded, through the public HTTP API alone, by callers that repeat what was not answered."""
 
+import math
 import queue
 import random
 import threading
@@ -7,12 +8,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
 import httpx2 as httpx
+import psycopg
 
-from infra.chaos import limits
+from infra.chaos import limits, schedules
 from infra.chaos.record import Call, Ending, SmallJob, Unknown, Upload
 from infra.chaos.world import Endpoint, World
 
@@ -35,6 +39,8 @@ SHARERS_EVERY: Final = 64
 """So many jobs that share one thing are asked for at once, each time that so many others were: half of what the limits
 let begin."""
 SHARED_SECONDS: Final = 0.3
+SOON_SECONDS: Final = 2.0
+"""From the request for a schedule to its first slot."""
 ROWS: Final = 200
 Json = dict[str, Any]
 
@@ -77,6 +83,9 @@ class Load:
             self._idle[0].set()
 
     def start(self) -> None:
+        """Raises httpx.HTTPError when the schedules are refused."""
+        if self._world.schedules:
+            self._make_schedules()
         for thread in self._threads:
             thread.start()
 
@@ -99,6 +108,32 @@ class Load:
             self._wanted.put(None)
         for thread in self._threads:
             thread.join(GIVE_UP_SECONDS + TIMEOUT_SECONDS)
+
+    def _make_schedules(self) -> None:
+        endpoint, begin = self._world.jobs, math.ceil(time.time() + SOON_SECONDS)
+        for name, timing in schedules.TIMINGS.items():
+            number = self._record.draw()
+            start = datetime.fromtimestamp(timing.first(begin), UTC).isoformat()
+            body = {"kind": f"probe.thing.{schedules.KIND}", "args": {"number": number}, "misfire": "all"}
+            answer = httpx.post(
+                f"{endpoint.url}/v1/schedules",
+                json={"name": name, "start": start, **body, **timing.asked},
+                headers=endpoint.headers,
+                trust_env=False,
+            )
+            answer.raise_for_status()
+            self._record.schedules.append(schedules.Made(number, answer.json()["id"], timing, begin))
+
+    def end_schedules(self) -> None:
+        """Deletes them when what was due by now has fired, and waits until that has ended, neither for too long. What
+        falls due later does not count. Called when no fault is on any more."""
+        record, endpoint = self._record, self._world.jobs
+        record.ended = int(time.time())
+        _wait(lambda: not schedules.find(record.schedules, self._world.fires(), record.ended).missed)
+        with httpx.Client(headers=endpoint.headers, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            for made in record.schedules:
+                self._persist(partial(client.delete, f"{endpoint.url}/v1/schedules/{made.id}"))
+        _wait(lambda: not any(schedules.KIND in words for words in self._world.still_open()))
 
     def want(
         self, kind: str, args: Json | None = None, ending: Ending = "succeeded", keyless: bool = False, **headers: str
@@ -266,6 +301,16 @@ class Load:
                 return None
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             time.sleep(pause)
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    """Until it does, or it has had time for two takeovers."""
+    limit = time.monotonic() + 2 * schedules.TAKEOVER_SECONDS
+    while time.monotonic() < limit:
+        with suppress(psycopg.Error):
+            if holds():
+                return
+        time.sleep(0.5)
 
 
 def make_csv(random_: random.Random, rows: int) -> bytes:

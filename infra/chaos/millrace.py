@@ -44,8 +44,16 @@ BEGIN
   VALUES (TG_ARGV[0], NEW.id, OLD.state, NEW.state, OLD.attempt, NEW.attempt);
   RETURN NULL;
 END $$;
+CREATE TABLE chaos.fire (at timestamptz NOT NULL DEFAULT clock_timestamp(), job uuid NOT NULL, number bigint NOT NULL);
+CREATE FUNCTION chaos.note_fire() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = chaos AS $$
+BEGIN
+  INSERT INTO chaos.fire (job, number) VALUES (NEW.id, (NEW.args ->> 'number')::bigint);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER zz_chaos_fire AFTER INSERT ON probe.job FOR EACH ROW
+WHEN (NEW.cause = 'schedule') EXECUTE FUNCTION chaos.note_fire();
 GRANT USAGE ON SCHEMA chaos TO PUBLIC"""
-"""A record of every move that commits, kept by a trigger of ours and not by the system's code."""
+"""A record of every move and of every fire that commits, kept by triggers of ours and not by the system's code."""
 
 AUDIT_ONE: Final = """
 CREATE TRIGGER zz_chaos AFTER UPDATE OF state ON {schema}.job FOR EACH ROW
@@ -98,6 +106,7 @@ class Millrace(World):
     beats = ("probe-beat", "ingest-beat", "reports-beat", "notifications-beat", "api-beat")
     groups = True
     limits = True
+    schedules = True
     stack: ChaosStack
     probe: Probe
 
@@ -219,6 +228,11 @@ class Millrace(World):
         return self.query(
             """SELECT service, job::text AS job, was, became, attempt_was, attempt, extract(epoch FROM at)::float AS at
                FROM chaos.move ORDER BY at"""
+        )
+
+    def fires(self) -> list[Row]:
+        return self.query(
+            "SELECT job::text AS job, number, extract(epoch FROM at)::float AS at FROM chaos.fire ORDER BY at"
         )
 
     def together(self) -> set[int]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from infra.chaos.schedules import Made
+
 Ending = Literal["succeeded", "failed"]
 
 
@@ -103,14 +105,28 @@ class Record:
         """Parts, and numbers of jobs that were asked for at once: messages of several are to come of them."""
         self.things: dict[int, str] = {}
         """Numbers of jobs that are limited, each with the thing that it shares."""
+        self.schedules: list[Made] = []
+        self.ended = 0
+        """Slots of schedules count up to this second since the epoch."""
         self.crashes: list[Crash] = []
         self.silenced: set[str] = set()
         """Parts in which an API process was killed: there, a request may go without any answer."""
         self.mails = Arrivals()
         self.hooks = Arrivals()
         self.part = ""
+        self._parts: list[tuple[float, str]] = []
         self._lock = threading.Lock()
         self._numbers = 0
+
+    def enter(self, part: str) -> None:
+        """From now on, what is accepted belongs to this part of the run."""
+        self.part = part
+        self._parts.append((time.time(), part))
+
+    def part_at(self, at: float) -> str:
+        """What falls due before the first part belongs to that."""
+        begun = [part for began, part in self._parts if began <= at]
+        return begun[-1] if begun else self._parts[0][1]
 
     def draw(self) -> int:
         """A number of its own for a job."""

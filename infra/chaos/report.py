@@ -2,11 +2,11 @@
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from infra.chaos import limits
+from infra.chaos import limits, schedules
 from infra.chaos.load import GIVE_UP_SECONDS
 from infra.chaos.run import BACK_SECONDS, RECOVERY_EXTRA_SECONDS, Part, Run
 from infra.chaos.verdict import NEVER, Counts, Verdict, as_json, percentile
@@ -27,6 +27,7 @@ WORDS: Final = 40
 def build(world: World, run: Run, verdict: Verdict, seed: int, seconds: float) -> Json:
     """The whole object. `broken` names each promise that was not kept; it is empty when all were."""
     everything = [value for values in verdict.recoveries.values() for value in values]
+    late = [value for values in verdict.late.values() for value in values]
     total = verdict.total()
     calls = [call for part in run.parts for call in part.calls]
     p99 = percentile([call.seconds for call in calls if not call.is_error], 0.99)
@@ -38,6 +39,7 @@ def build(world: World, run: Run, verdict: Verdict, seed: int, seconds: float) -
         "recovery_p50_s": _rounded(percentile(everything, 0.5)),
         "recovery_p99_s": _rounded(percentile(everything, 0.99)),
         "recoveries": len(everything),
+        **_fire_late(late),
         "api_errors": sum(len(part.errors) for part in run.parts),
         "api_p99_ms": None if p99 is None else round(1000 * p99, 1),
         "requests": len(world.record.calls),
@@ -46,6 +48,7 @@ def build(world: World, run: Run, verdict: Verdict, seed: int, seconds: float) -
         "broken": [
             *_broken(total, faults, len(world.record.unresolved)),
             *(f"not injected: {each}" for each in run.trouble),
+            *(["no schedule's slot fell due"] if world.schedules and not total.schedule_slots else []),
             *(["no limit was reached"] if total.limited and verdict.most_held < limits.CONCURRENCY else []),
         ],
         "words": verdict.words[:WORDS],
@@ -77,6 +80,8 @@ def _of(part: Part, verdict: Verdict, world: World) -> Json:
         "recovery_p99_s": _rounded(percentile(recoveries, 0.99)),
         "recovery_limit_s": world.lease_seconds + RECOVERY_EXTRA_SECONDS + part.others_seconds,
         "recoveries": len(recoveries),
+        **_fire_late(verdict.late.get(part.name, [])),
+        "fire_late_limit_s": schedules.TAKEOVER_SECONDS + part.beatless_seconds,
         "api_requests": len(part.calls),
         "api_errors": len(part.errors),
         "api_errors_with_retry_after": says_when,
@@ -90,6 +95,15 @@ def _of(part: Part, verdict: Verdict, world: World) -> Json:
         "quiet_s": part.quiet,
         "still_s": part.still,
         "still_limit_s": STILL_SECONDS if part.goes_on else None,
+    }
+
+
+def _fire_late(seconds: Sequence[float]) -> Json:
+    """From slots' times to their jobs."""
+    return {
+        "fire_late_p50_s": _rounded(percentile(seconds, 0.5), 3),
+        "fire_late_p99_s": _rounded(percentile(seconds, 0.99), 3),
+        "fire_late_max_s": _rounded(max(seconds, default=None)),
     }
 
 
@@ -109,6 +123,9 @@ def _recovery(fault: Json) -> Iterator[str]:
     slowest, limit = fault["recovery_p99_s"], fault["recovery_limit_s"]
     if slowest is not None and slowest > limit:
         yield f"recovery p99 is {slowest} s, more than {limit:.0f} s"
+    latest, limit = fault["fire_late_max_s"], fault["fire_late_limit_s"]
+    if latest is not None and latest > limit:
+        yield f"a schedule fired {latest} s late, more than {limit:.0f} s"
     if fault["group"] == "workers" and not fault["recoveries"]:
         yield "it hit no process that had a job in hand"
     if fault["throughput_back_s"] is None:
@@ -137,8 +154,8 @@ def _front(fault: Json) -> Iterator[str]:
         yield f"API p99 is {fault['api_p99_ms']} ms, more than {fault['api_p99_limit_ms']:.0f} ms"
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
+def _rounded(value: float | None, digits: int = 1) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 _COLUMNS: Final = (
@@ -151,6 +168,8 @@ _COLUMNS: Final = (
     ("effects twice", "duplicated_effects"),
     ("messages twice", "duplicate_messages"),
     ("over a limit / limited", ("limit_exceeded", "limited")),
+    ("slots missed / due", ("slots_missed", "schedule_slots")),
+    ("latest fire, s", "fire_late_max_s"),
     ("recovery p50 / p99, s", ("recovery_p50_s", "recovery_p99_s")),
     ("first job after, s", "resumed_s"),
     ("throughput back, s", "throughput_back_s"),
@@ -159,7 +178,7 @@ _COLUMNS: Final = (
 )
 
 
-_IN_TABLE: Final = ("lost", "duplicated_effects", "limit_exceeded")
+_IN_TABLE: Final = ("lost", "duplicated_effects", "limit_exceeded", "slots_missed")
 COUNTED: Final = ("quarantined", "unconfirmed", "most_held")
 """What may be, and is told."""
 

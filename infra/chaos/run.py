@@ -44,6 +44,8 @@ class Part:
     injected: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
     """In a mixed plan: faults that met nothing to break, because of another that was on."""
+    beatless_seconds: float = 0.0
+    """How long no Beat may have been alive."""
     others_seconds: float = 0.0
     """In a mixed plan: how long what a recovery needs may itself have been away, by another fault."""
     began: float = 0.0
@@ -99,7 +101,8 @@ class Run:
         self._stopped.set()
 
     def alone(self, fault: Fault, seconds: float) -> Part:
-        part = Part(fault.name, fault.group, seconds, goes_on=fault.goes_on)
+        beatless = seconds if fault.beatless else 0.0
+        part = Part(fault.name, fault.group, seconds, goes_on=fault.goes_on, beatless_seconds=beatless)
         with self._part(part):
             self._inject(part, fault, seconds)
         return part
@@ -107,6 +110,7 @@ class Run:
     def mixed(self, faults: Sequence[Fault], seconds: float, seed: int) -> Part:
         """Faults drawn by `seed`, at most two at once and never two of a group."""
         part = Part(MIXED, MIXED, seconds, others_seconds=max(fault.brief for fault in faults))
+        part.beatless_seconds = part.others_seconds
         chance = random.Random(seed)  # noqa: S311  # a plan that can be repeated
         plan = _draw(faults, chance)
         window = Window(seconds, self._stopped)
@@ -127,7 +131,7 @@ class Run:
     def _part(self, part: Part) -> Iterator[None]:
         """Load before, during and after; then quiet."""
         record = self._world.record
-        record.part = part.name
+        record.enter(part.name)
         self.parts.append(part)
         self._load.resume()
         calm = time.time()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from infra.chaos import limits
+from infra.chaos import limits, schedules
 from infra.chaos.record import Record, SmallJob, Unknown, Upload
 from infra.chaos.world import JobRow, Row, World
 from infra.probe import record as deeds
@@ -23,7 +23,7 @@ LEGAL: Final = frozenset(
 SERVICES: Final = "services"
 """Where is counted what belongs to no part: the services' own work."""
 ENDED: Final = ("succeeded", "failed", "cancelled")
-OWN_EFFECT: Final = ("write", "take", "hold", limits.KIND)
+OWN_EFFECT: Final = ("write", "take", "hold", limits.KIND, schedules.KIND)
 QUARANTINED: Final = "job.quarantined"
 CRASHES: Final = 3
 """So many times a job must have lost its worker before it is quarantined: by the default of MILLRACE_MAX_CRASHES."""
@@ -67,6 +67,14 @@ class Counts:
     """Jobs that were in what they share when it held as many others as its limit allows."""
     rate_exceeded: int = 0
     """Jobs that began sooner than their rate allows."""
+    schedule_slots: int = 0
+    """Slots of schedules that fell due, by their definitions and the clock."""
+    slots_missed: int = 0
+    """Of these, those of which there is no job."""
+    slots_fired_twice: int = 0
+    """Of these, those of which there is more than one."""
+    slots_unasked: int = 0
+    """Jobs of schedules that are of no slot, or were there before its time."""
     left_open: int = 0
     """Jobs and events of any service that had not ended at the end of the run, whoever asked for them."""
     quarantined: int = 0
@@ -82,7 +90,7 @@ class Counts:
 NEVER: Final = (
     *("lost", "unexplained", "duplicated_effects", "duplicated_jobs", "double_commits"),
     *("illegal_moves", "unheard_events", "rolled_back_ran", "wrongly_ended", "left_open", "scattered"),
-    *("limit_exceeded", "rate_exceeded"),
+    *("limit_exceeded", "rate_exceeded", "slots_missed", "slots_fired_twice", "slots_unasked"),
 )
 """Counts that break a promise when they are not zero."""
 
@@ -95,6 +103,8 @@ class Verdict:
     words: list[str] = field(default_factory=list)
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds from a crash to the next attempt of each job that it hit, by part."""
+    late: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds from the time of each slot to its job, by the part in which it fell due."""
     most_held: int = 0
     """Bodies that were at once in a thing that limited jobs share."""
 
@@ -116,6 +126,7 @@ def judge(world: World) -> Verdict:
     had: dict[int, list[Row]] = defaultdict(list)
     for effect in effects:
         had[effect["number"]].append(effect)
+    fired = _judge_slots(verdict, world)
     ran = Counter(deed.number for deed in done)
     ends = Counter(deed.number for deed in done if deed.deed == deeds.FINISHED)
     jobs = record.jobs + [job for each in record.unknown if (job := _find(verdict, each, by_number, had, ran))]
@@ -127,6 +138,11 @@ def judge(world: World) -> Verdict:
     for job in jobs:
         excused = job.part in deadly
         _judge_job(verdict, job, excused, by_number[job.number], had[job.number], ran[job.number], ends[job.number])
+    for job in fired:  # jobs of one schedule share a number
+        mine = [row for row in by_number[job.number] if row.job == job.job]
+        _judge_job(
+            verdict, job, job.part in deadly, mine, [row for row in had[job.number] if row["job"] == job.job], 0, 0
+        )
     _judge_uploads(verdict, world, record, deadly)
     _judge_refused(verdict, record, by_number, had, ran)
     moves = world.moves()
@@ -262,6 +278,31 @@ def _judge_moves(verdict: Verdict, record: Record, moves: Iterable[Row]) -> None
         if move["became"] == "succeeded":
             committed[move["service"], move["job"]] += 1
             counts.double_commits += int(committed[move["service"], move["job"]] > 1)
+
+
+def _judge_slots(verdict: Verdict, world: World) -> list[SmallJob]:
+    """The jobs that schedules fired: each is owed like those that callers asked for."""
+    record, fires = world.record, world.fires()
+    found = schedules.find(record.schedules, fires, record.ended)
+    for name, slots in (
+        ("schedule_slots", found.due),
+        ("slots_missed", found.missed),
+        ("slots_fired_twice", found.twice),
+    ):
+        for number, second in slots:
+            part = record.part_at(second)
+            setattr(verdict.parts[part], name, getattr(verdict.parts[part], name) + 1)
+            if name in NEVER:
+                verdict.words.append(f"{part}: {name}: slot {second} of schedule {number}")
+    for job in found.unasked:
+        verdict.parts[SERVICES].slots_unasked += 1
+        verdict.words.append(f"job {job} is of no slot that was due")
+    for second, seconds in found.late:
+        verdict.late[record.part_at(second)].append(seconds)
+    return [
+        SmallJob(fire["number"], schedules.KIND, "succeeded", record.part_at(fire["at"]), fire["job"], fire["at"])
+        for fire in fires
+    ]
 
 
 def _judge_limits(verdict: Verdict, world: World, done: Sequence[Deed], moves: Iterable[Row]) -> None:

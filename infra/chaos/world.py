@@ -15,6 +15,7 @@ import psutil
 import psycopg
 from psycopg.rows import dict_row
 
+from infra.chaos import schedules
 from infra.chaos.proxy import Proxy
 from infra.chaos.record import Record, SmallJob
 from infra.local.process import Process, View
@@ -73,6 +74,8 @@ class World(ABC):
     """Whether requests without an Idempotency-Key share commits, and messages carry several jobs."""
     limits: bool = False
     """Whether it has limits that hold over all workers: then those of `infra.chaos.limits` are set."""
+    schedules: bool = False
+    """Whether it has schedules: then those of `infra.chaos.schedules` are made."""
     lease_seconds: float
     """After so long a worker that says nothing has lost its jobs."""
     patience_seconds: float = 400.0
@@ -103,8 +106,8 @@ class World(ABC):
         """Jobs that wait or run, and events that are not told yet, whoever asked for them; a few words each."""
 
     def unfinished(self) -> int:
-        """How many are still open, without those that were given up."""
-        return len(self.still_open()) - self.given_up
+        """How many are still open, without those that were given up, and without what schedules go on to fire."""
+        return sum(schedules.KIND not in words for words in self.still_open()) - self.given_up
 
     @abstractmethod
     def upload_rows(self) -> dict[str, Row]:
@@ -115,6 +118,11 @@ class World(ABC):
     def moves(self) -> list[Row]:
         """Every move of every job's state that was committed: service, job, was, became, attempt_was, attempt, at
         (seconds since the epoch)."""
+
+    def fires(self) -> list[Row]:
+        """Every job that a schedule fired and that was committed: job, number (its schedule's), at (seconds since the
+        epoch); the earliest first."""
+        return []
 
     def together(self) -> set[int]:
         """Numbers of jobs that one worker began at the same instant as another: they came by one message."""

@@ -59,6 +59,12 @@ class Write(Numbered):
     kind: ClassVar[str] = "probe.thing.write"
 
 
+class Tick(Numbered):
+    """What schedules fire: one effect row, and no record."""
+
+    kind: ClassVar[str] = "probe.thing.tick"
+
+
 class Tell(Numbered):
     """Nothing, and the event says so. `effect`: its subscriber writes an effect row."""
 

@@ -18,6 +18,7 @@ from infra.probe.jobs import (
     Tell,
     ThingDone,
     ThingSaid,
+    Tick,
     Write,
 )
 from infra.probe.record import ENTERED, FINISHED, HEARD, LEFT, RAN, STARTED, Writer
@@ -48,6 +49,12 @@ def write(attempt: Attempt, args: Write) -> None:
     with attempt.finishing() as session:
         _have_effect(raw(session), attempt, args.number)
     _mark(RAN, args)
+
+
+@tasks.job(Tick)
+def tick(attempt: Attempt, args: Tick) -> None:
+    with attempt.finishing() as session:
+        _have_effect(raw(session), attempt, args.number)
 
 
 @tasks.job(Tell)

@@ -5,6 +5,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,10 +15,12 @@ from infra.chaos.faults.fault import Fault, NotInjected, Scene
 from infra.chaos.record import Call, Crash, Record, SmallJob, Unknown, Upload
 from infra.chaos.report import build, markdown
 from infra.chaos.run import Part, Run
+from infra.chaos.schedules import TIMINGS, Made
 from infra.chaos.verdict import NEVER, QUARANTINED, Counts, judge, percentile
 from infra.chaos.world import JobRow, World
 from infra.measured import END, document, mark
 from infra.probe.record import FINISHED, FORMAT, HEARD, RAN, STARTED
+from shared import ids
 
 LEASE = 30.0
 
@@ -31,7 +34,7 @@ class Told(World):
     def __init__(self, folder):
         super().__init__(Record(), folder / "records", random.Random(1), lambda text: None)
         self.file = folder / "records"
-        self.found, self.had, self.moved, self.files, self.left = [], [], [], {}, []
+        self.found, self.had, self.moved, self.files, self.left, self.fired = [], [], [], {}, [], []
 
     def rows(self):
         return self.found
@@ -44,6 +47,9 @@ class Told(World):
 
     def still_open(self):
         return self.left
+
+    def fires(self):
+        return self.fired
 
     def upload_rows(self):
         return self.files
@@ -61,6 +67,21 @@ class Told(World):
         for deed in deeds:
             self.deed(deed, number)
         return number
+
+    def schedule(self, seconds):
+        """One that fires every third second for so long, from the epoch on, each slot in time; answers its number."""
+        number = self.record.draw()
+        self.record.schedules.append(Made(number, "id", TIMINGS["each third second"], 0))
+        self.record.ended, self.record._parts = seconds, [(0.0, "part")]
+        for second in range(0, seconds + 1, 3):
+            self.fire(number, second)
+        return number
+
+    def fire(self, number, second, late=0.5):
+        job = str(ids.derive(datetime.fromtimestamp(second, UTC), len(self.fired)))
+        self.fired.append({"job": job, "number": number, "at": second + late})
+        self.found.append(JobRow(job, number, "tick", "succeeded", None))
+        self.had.append({"number": number, "job": job, "attempt": 1})
 
     def upload(self, mails=1, hooks=1, **row):
         number = self.record.draw()
@@ -317,6 +338,63 @@ def test_a_crowd_of_which_two_came_by_one_message_was_one(kept):
     assert report(kept)["broken"] == []
 
 
+def test_slots_count_and_their_jobs_are_owed_like_others(kept):
+    kept.schedule(30)
+    found = report(kept)
+    assert (found["broken"], found["schedule_slots"], found["accepted"]) == ([], 11, 12)
+    assert (found["fire_late_p99_s"], found["faults"][0]["fire_late_max_s"]) == (0.5, 0.5)
+
+
+def miss(told, number):
+    told.fired.pop(0)
+
+
+def fire_twice(told, number):
+    told.fire(number, 3)
+
+
+def fire_unasked(told, number):
+    told.fire(number, 4)
+
+
+def lose_a_fire(told, number):
+    told.had.pop()
+
+
+def repeat_a_fire(told, number):
+    told.had.append(told.had[-1])
+
+
+def fire_late(told, number):
+    told.fired[0]["at"] = 15.1
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (miss, "slots_missed is 1"),
+        (fire_twice, "slots_fired_twice is 1"),
+        (fire_unasked, "slots_unasked is 1"),
+        (lose_a_fire, "lost is 1"),
+        (repeat_a_fire, "duplicated_effects is 1"),
+        (fire_late, "part: a schedule fired 15.1 s late, more than 15 s"),
+    ],
+)
+def test_what_a_schedule_does_wrong_breaks_the_run(kept, act, said):
+    act(kept, kept.schedule(30))
+    assert report(kept)["broken"] == [said]
+
+
+def test_where_no_beat_was_alive_schedules_fire_later(kept):
+    fire_late(kept, kept.schedule(30))
+    assert report(kept, beatless_seconds=12.0)["broken"] == []
+
+
+def test_schedules_of_which_no_slot_fell_due_were_none(kept):
+    kept.schedules = True
+    assert report(kept)["broken"] == ["no schedule's slot fell due"]
+
+
 def forget(told, *numbers):
     """What callers sent without a key, and nobody answered."""
     told.record.unknown += [Unknown(number, "write", "part") for number in numbers]
@@ -416,7 +494,7 @@ def test_the_report_names_every_promise_that_was_broken(told):
         "broker-flush: no request met it",
     ]
     *table, empty, beside = markdown(report).splitlines()
-    assert ([line.count("|") for line in table], empty) == ([15] * 4, "")
+    assert ([line.count("|") for line in table], empty) == ([17] * 4, "")
     assert "`rolled_back_ran` 0" in beside
     assert {"lost", "duplicate_messages", "recovery_p99_s", "api_errors", "api_p99_ms"} <= report.keys()
     assert Counter(report["faults"][0]["injected"]) == Counter()

@@ -87,6 +87,8 @@ class Fault:
     """Seconds in a mixed plan."""
     goes_on: bool = False
     """Other jobs must not be held up by it for longer than moments."""
+    beatless: bool = False
+    """While it lasts there may be no Beat at all: what falls due fires afterwards."""
     stock: bool = True
     """Whether it applies to stock Celery too."""
 

@@ -86,7 +86,7 @@ def faults(lease: float) -> list[Fault]:
     return [
         Fault("api-kill", "api", 20, kill_api),
         Fault("api-kill-commit", "api", 15, kill_between_commit_and_answer),
-        Fault("beat-kill", "beat", 12, kill_beat, stock=False),
+        Fault("beat-kill", "beat", 12, kill_beat, beatless=True, stock=False),
         Fault("beat-freeze", "beat", FREEZE_SECONDS, freeze_leader, brief=15, stock=False),
         Fault("beat-two", "beat", 20, run_two, brief=15, stock=False),
     ]
