@@ -8,6 +8,7 @@ import pytest
 from infra.chaos.schedules import TIMINGS, Made, find
 from shared import ids
 from shared.schedules.request import Timing
+from tests.unit.chaos_told import Told, keep, report
 
 BEGIN = 1_800_000_000
 END = BEGIN + 9
@@ -58,3 +59,65 @@ def test_what_is_asked_for_is_what_is_computed(name):
         slots.append(slot.at.timestamp())
         slot = timetable.after(slot.at)
     assert slots == list(made.due(BEGIN + 120))
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return keep(Told(tmp_path))
+
+
+def test_slots_count_and_their_jobs_are_owed_like_others(kept):
+    kept.schedule(30)
+    found = report(kept)
+    assert (found["broken"], found["schedule_slots"], found["accepted"]) == ([], 11, 12)
+    assert (found["fire_late_p99_s"], found["faults"][0]["fire_late_max_s"]) == (0.5, 0.5)
+
+
+def miss(told, number):
+    told.fired.pop(0)
+
+
+def fire_twice(told, number):
+    told.fire(number, 3)
+
+
+def fire_unasked(told, number):
+    told.fire(number, 4)
+
+
+def lose_a_fire(told, number):
+    told.had.pop()
+
+
+def repeat_a_fire(told, number):
+    told.had.append(told.had[-1])
+
+
+def fire_late(told, number):
+    told.fired[0]["at"] = 15.1
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (miss, "slots_missed is 1"),
+        (fire_twice, "slots_fired_twice is 1"),
+        (fire_unasked, "slots_unasked is 1"),
+        (lose_a_fire, "lost is 1"),
+        (repeat_a_fire, "duplicated_effects is 1"),
+        (fire_late, "part: a schedule fired 15.1 s late, more than 15 s"),
+    ],
+)
+def test_what_a_schedule_does_wrong_breaks_the_run(kept, act, said):
+    act(kept, kept.schedule(30))
+    assert report(kept)["broken"] == [said]
+
+
+def test_where_no_beat_was_alive_schedules_fire_later(kept):
+    fire_late(kept, kept.schedule(30))
+    assert report(kept, beatless_seconds=12.0)["broken"] == []
+
+
+def test_schedules_of_which_no_slot_fell_due_were_none(kept):
+    kept.schedules = True
+    assert report(kept)["broken"] == ["no schedule's slot fell due"]

@@ -1,103 +1,22 @@
 """The judge of a chaos run sees what is wrong, and nothing where all is right."""
 
 import json
-import random
-import time
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
 from infra.chaos.document import FILES, PAGE, place
 from infra.chaos.faults.database import stay_idle
 from infra.chaos.faults.fault import Fault, NotInjected, Scene
-from infra.chaos.record import Call, Crash, Record, SmallJob, Unknown, Upload
+from infra.chaos.record import Unknown
 from infra.chaos.report import build, markdown
 from infra.chaos.run import Part, Run
-from infra.chaos.schedules import TIMINGS, Made
 from infra.chaos.verdict import NEVER, QUARANTINED, Counts, judge, percentile
-from infra.chaos.world import JobRow, World
+from infra.chaos.world import JobRow
 from infra.measured import END, document, mark
-from infra.probe.record import FINISHED, FORMAT, HEARD, RAN, STARTED
-from shared import ids
-
-LEASE = 30.0
-
-
-class Told(World):
-    """A system that says what the test lets it say."""
-
-    name = "told"
-    lease_seconds = LEASE
-
-    def __init__(self, folder):
-        super().__init__(Record(), folder / "records", random.Random(1), lambda text: None)
-        self.file = folder / "records"
-        self.found, self.had, self.moved, self.files, self.left, self.fired = [], [], [], {}, [], []
-
-    def rows(self):
-        return self.found
-
-    def effects(self):
-        return self.had
-
-    def moves(self):
-        return self.moved
-
-    def still_open(self):
-        return self.left
-
-    def fires(self):
-        return self.fired
-
-    def upload_rows(self):
-        return self.files
-
-    def deed(self, deed, number, pid=1, at=None):
-        with self.file.open("ab") as file:
-            file.write(FORMAT.pack(deed, pid, number, 0, at or time.time_ns()))
-
-    def owe(self, kind, state="succeeded", ending="succeeded", effects=1, deeds=(RAN,)):
-        number = self.record.draw()
-        job = f"job-{number}"
-        self.record.jobs.append(SmallJob(number, kind, ending, "part", job, 0.0))
-        self.found.append(JobRow(job, number, kind, state, "attempt.error" if state == "failed" else None))
-        self.had += [{"number": number, "job": job, "attempt": 1}] * effects
-        for deed in deeds:
-            self.deed(deed, number)
-        return number
-
-    def schedule(self, seconds):
-        """One that fires every third second for so long, from the epoch on, each slot in time; answers its number."""
-        number = self.record.draw()
-        self.record.schedules.append(Made(number, "id", TIMINGS["each third second"], 0))
-        self.record.ended, self.record._parts = seconds, [(0.0, "part")]
-        for second in range(0, seconds + 1, 3):
-            self.fire(number, second)
-        return number
-
-    def fire(self, number, second, late=0.5):
-        job = str(ids.derive(datetime.fromtimestamp(second, UTC), len(self.fired)))
-        self.fired.append({"job": job, "number": number, "at": second + late})
-        self.found.append(JobRow(job, number, "tick", "succeeded", None))
-        self.had.append({"number": number, "job": job, "attempt": 1})
-
-    def upload(self, mails=1, hooks=1, **row):
-        number = self.record.draw()
-        dataset = f"chaos-{number}"
-        self.record.uploads.append(Upload(dataset, "part", "run", 0.0))
-        for arrivals, times in ((self.record.mails, mails), (self.record.hooks, hooks)):
-            for _ in range(times):
-                arrivals.take(f"id-{dataset}", dataset)
-        right = {"unfinished": 0, "failed": 0, "quarantined": 0, "versions": 1, "renders": 1, "deliveries": 2}
-        self.files[dataset] = {"dataset": dataset, **right, **row}
-        return dataset
-
-    views = process = mark = message_of = None
-
-
-Told.__abstractmethods__ = frozenset()
+from infra.probe.record import FINISHED, HEARD, RAN, STARTED
+from tests.unit.chaos_told import LEASE, PART, Told, call, crash, keep, report
 
 
 @pytest.fixture
@@ -219,35 +138,9 @@ def test_percentiles_are_of_the_nearest_rank():
     assert percentile(list(map(float, range(1, 101))), 0.99) == 99.0
 
 
-PART = Part("part", "workers", 1.0, began=1.0, ended=2.0, quiet=1.0, back=1.0)
-
-
-def call(seconds=0.1, status=202, says_when=False):
-    return Call(1.0, seconds, status, says_when)
-
-
-def crash(told, times=1, part="part"):
-    told.record.crashes += [Crash(part, 10, frozenset([7]))] * times
-
-
-def report(told, **changed):
-    """Of a run in which a worker was hit and its job began again; `changed`: its one part."""
-    run = Run(told, None, lambda text: None)
-    calm = {"calls": [call()], "before": [call()]}
-    run.parts.append(replace(PART, **{**calm, **changed}))
-    return build(told, run, judge(told), seed=1, seconds=2.0)
-
-
 @pytest.fixture
 def kept(told):
-    """A run in which every promise was kept."""
-    number = told.owe("take", deeds=())
-    told.deed(STARTED, number, pid=7, at=5)
-    crash(told)
-    told.deed(STARTED, number, pid=8, at=15)
-    told.deed(FINISHED, number, pid=8, at=16)
-    assert report(told)["broken"] == []
-    return told
+    return keep(told)
 
 
 def fail_wrongly(told):
@@ -336,63 +229,6 @@ def test_a_crowd_of_which_two_came_by_one_message_was_one(kept):
     [(_, numbers)] = kept.record.crowds
     kept.together = lambda: numbers
     assert report(kept)["broken"] == []
-
-
-def test_slots_count_and_their_jobs_are_owed_like_others(kept):
-    kept.schedule(30)
-    found = report(kept)
-    assert (found["broken"], found["schedule_slots"], found["accepted"]) == ([], 11, 12)
-    assert (found["fire_late_p99_s"], found["faults"][0]["fire_late_max_s"]) == (0.5, 0.5)
-
-
-def miss(told, number):
-    told.fired.pop(0)
-
-
-def fire_twice(told, number):
-    told.fire(number, 3)
-
-
-def fire_unasked(told, number):
-    told.fire(number, 4)
-
-
-def lose_a_fire(told, number):
-    told.had.pop()
-
-
-def repeat_a_fire(told, number):
-    told.had.append(told.had[-1])
-
-
-def fire_late(told, number):
-    told.fired[0]["at"] = 15.1
-
-
-@pytest.mark.parametrize(
-    ("act", "said"),
-    [
-        (miss, "slots_missed is 1"),
-        (fire_twice, "slots_fired_twice is 1"),
-        (fire_unasked, "slots_unasked is 1"),
-        (lose_a_fire, "lost is 1"),
-        (repeat_a_fire, "duplicated_effects is 1"),
-        (fire_late, "part: a schedule fired 15.1 s late, more than 15 s"),
-    ],
-)
-def test_what_a_schedule_does_wrong_breaks_the_run(kept, act, said):
-    act(kept, kept.schedule(30))
-    assert report(kept)["broken"] == [said]
-
-
-def test_where_no_beat_was_alive_schedules_fire_later(kept):
-    fire_late(kept, kept.schedule(30))
-    assert report(kept, beatless_seconds=12.0)["broken"] == []
-
-
-def test_schedules_of_which_no_slot_fell_due_were_none(kept):
-    kept.schedules = True
-    assert report(kept)["broken"] == ["no schedule's slot fell due"]
 
 
 def forget(told, *numbers):
