@@ -41,6 +41,8 @@ let begin."""
 SHARED_SECONDS: Final = 0.3
 SOON_SECONDS: Final = 2.0
 """From the request for a schedule to its first slot."""
+GATHER_EVERY: Final = 24
+"""One in so many small jobs owes a batch, and goes on when that has ended."""
 ROWS: Final = 200
 Json = dict[str, Any]
 
@@ -158,6 +160,8 @@ class Load:
             turn += 1
             if turn % REFUSED_EVERY == 0:
                 kind = "refused"
+            elif self._world.batches and turn % GATHER_EVERY == 1:
+                kind = "gather"
             with suppress(queue.Full):  # the API is away, and its callers wait: more of them would change nothing
                 self._wanted.put_nowait(Want(kind, self._args(kind), keyless=self._is_keyless(kind)))
             if self._world.limits and turn % SHARERS_EVERY == 1:

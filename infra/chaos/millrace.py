@@ -106,6 +106,7 @@ class Millrace(World):
     beats = ("probe-beat", "ingest-beat", "reports-beat", "notifications-beat", "api-beat")
     groups = True
     limits = True
+    batches = True
     schedules = True
     stack: ChaosStack
     probe: Probe

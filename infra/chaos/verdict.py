@@ -23,7 +23,7 @@ LEGAL: Final = frozenset(
 SERVICES: Final = "services"
 """Where is counted what belongs to no part: the services' own work."""
 ENDED: Final = ("succeeded", "failed", "cancelled")
-OWN_EFFECT: Final = ("write", "take", "hold", limits.KIND, schedules.KIND)
+OWN_EFFECT: Final = ("write", "take", "hold", "gather", limits.KIND, schedules.KIND)
 QUARANTINED: Final = "job.quarantined"
 CRASHES: Final = 3
 """So many times a job must have lost its worker before it is quarantined: by the default of MILLRACE_MAX_CRASHES."""

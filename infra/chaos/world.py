@@ -74,6 +74,8 @@ class World(ABC):
     """Whether requests without an Idempotency-Key share commits, and messages carry several jobs."""
     limits: bool = False
     """Whether it has limits that hold over all workers: then those of `infra.chaos.limits` are set."""
+    batches: bool = False
+    """Whether jobs may owe batches and go on after them: then some do."""
     schedules: bool = False
     """Whether it has schedules: then those of `infra.chaos.schedules` are made."""
     lease_seconds: float

@@ -1,6 +1,7 @@
 """What the probe says to itself, and to itself by an event. Its callers name the public kinds."""
 
 from typing import ClassVar, Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -104,6 +105,31 @@ class Share(Keyed):
     together: ClassVar[int] = 1
 
     seconds: float = Field(default=0.3, ge=0, le=600)
+
+
+class Gather(Numbered):
+    """Owes a batch of parts, goes on when all of them have ended, and then writes one effect row."""
+
+    kind: ClassVar[str] = "probe.thing.gather"
+
+    parts: int = Field(default=3, ge=1, le=100)
+
+
+class Part(JobArgs):
+    """One of them: nothing."""
+
+    kind: ClassVar[str] = "probe.thing.part"
+    queue: ClassVar[str] = "probe.jobs"
+    retry: ClassVar[Retry] = Numbered.retry
+
+
+class Gathered(Numbered):
+    """What Gather goes on as."""
+
+    kind: ClassVar[str] = "probe.thing.gathered"
+    public: ClassVar[bool] = False
+
+    batch: UUID
 
 
 class Misbehave(Numbered):

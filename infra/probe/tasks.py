@@ -5,6 +5,8 @@ from functools import cache
 
 from infra.probe import mischief
 from infra.probe.jobs import (
+    Gather,
+    Gathered,
     Hang,
     Hold,
     Keyed,
@@ -12,6 +14,7 @@ from infra.probe.jobs import (
     Noop,
     NoteThing,
     Numbered,
+    Part,
     Say,
     Share,
     Take,
@@ -24,13 +27,21 @@ from infra.probe.jobs import (
 from infra.probe.record import ENTERED, FINISHED, HEARD, LEFT, RAN, STARTED, Writer
 from infra.probe.settings import ProbeSettings
 from shared.db import Statements, raw
+from shared.errors import MillraceError
 from shared.ledger.attempts import Attempt
+from shared.ledger.batches import enqueue_batch, results_of
 from shared.ledger.tasks import Tasks
 
 HANG_SECONDS = 2.0
 """The time limit of the kind that does not end by itself; the hard one is Celery's, some seconds later."""
 
 tasks = Tasks()
+
+
+class TooSoon(MillraceError):
+    """It goes on, and not all of its parts have ended."""
+
+    code, title = "probe.too_soon", "Too soon"
 
 
 @tasks.job(Noop)
@@ -109,6 +120,29 @@ def share(attempt: Attempt, args: Share) -> None:
         _mark(LEFT, args)
     with attempt.finishing() as session:
         _have_effect(raw(session), attempt, args.number)
+
+
+@tasks.job(Gather)
+def gather(attempt: Attempt, args: Gather) -> None:
+    with attempt.finishing() as session:
+        batch = enqueue_batch(session, [[Part()] * args.parts])
+        attempt.continue_as(Gathered(number=args.number, sent_ns=args.sent_ns, batch=batch.id), after=batch.id)
+
+
+@tasks.job(Part)
+def do_part(attempt: Attempt, args: Part) -> None:
+    pass
+
+
+@tasks.job(Gathered)
+def conclude(attempt: Attempt, args: Gathered) -> None:
+    """Fails when a part has not ended by now."""
+    with attempt.finishing() as session:
+        states = {row["state"] for row in results_of(session, args.batch, 1)}
+        if states & {"queued", "running"}:
+            raise TooSoon("Not all of its parts have ended.")
+        _have_effect(raw(session), attempt, args.number)
+    _mark(RAN, args)
 
 
 @tasks.job(Misbehave)
