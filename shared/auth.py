@@ -26,6 +26,8 @@ RETRY_SECONDS = 1.0
 """The same while there are no keys at all."""
 LEEWAY_SECONDS = 30
 """By so much the clocks of the issuer and the verifier may differ."""
+SEEN_TOKENS = 1000
+"""Of so many the signatures are remembered."""
 WORKSPACE_SCOPES = ("read", "write", "admin")
 """What a workspace's key can be allowed. Service accounts have other scopes: operator, events, spans, metrics."""
 
@@ -68,6 +70,7 @@ class Verifier:
         self._keys: KeySet | None = None
         self._fetched_at = self._asked_at = float("-inf")
         self._lock = threading.Lock()
+        self._seen = _Seen(None)
 
     def verify(self, credential: str) -> Principal:
         """Raises Unauthenticated, or Unavailable when the public keys cannot be had."""
@@ -77,6 +80,17 @@ class Verifier:
         if credential.count(".") != 2:
             raise Unauthenticated("The key is not known.")
         return self._verify_token(credential)
+
+    def seen(self, credential: str) -> Principal | None:
+        """Whom a token that was verified before belongs to, if it still does. None says nothing: `verify` knows, which
+        may wait for an answer from elsewhere."""
+        seen = self._seen
+        claims = seen.claims.get(digest(credential))
+        if claims is None or seen.keys is not self._keys or self._is_time():
+            return None
+        with suppress(Exception):
+            return _principal(_good(claims))
+        return None
 
     def static(self, credential: str) -> Principal | None:
         """The service account that the key belongs to, if it is one's."""
@@ -89,25 +103,26 @@ class Verifier:
     def _verify_token(self, token: str) -> Principal:
         known = self._key_set()
         try:
-            return _principal(self._decode(token, known).claims)
+            return _principal(self._decode(token, known))
         except Exception:  # a hostile token makes the library raise more than its own errors
             changed = self._key_set(refresh=True)  # the signing key may be another by now
             if changed is known:
                 raise Unauthenticated("The token is not valid.") from None
         try:
-            return _principal(self._decode(token, changed).claims)
+            return _principal(self._decode(token, changed))
         except Exception:
             raise Unauthenticated("The token is not valid.") from None
 
-    def _decode(self, token: str, keys: KeySet) -> jwt.Token:
-        decoded = jwt.decode(token, keys, algorithms=["Ed25519"])
-        jwt.JWTClaimsRegistry(
-            leeway=LEEWAY_SECONDS,
-            iss={"essential": True, "value": ISSUER},
-            exp={"essential": True},
-            sub={"essential": True},
-        ).validate(decoded.claims)
-        return decoded
+    def _decode(self, token: str, keys: KeySet) -> dict[str, Any]:
+        """The token's claims. Who signed it is asked once while the keys are the same, what it claims each time."""
+        seen, hashed = self._seen, digest(token)
+        if seen.keys is not keys or len(seen.claims) >= SEEN_TOKENS:
+            seen = self._seen = _Seen(keys)
+        claims = seen.claims.get(hashed)
+        if claims is None:
+            claims = jwt.decode(token, keys, algorithms=["Ed25519"]).claims
+        seen.claims[hashed] = _good(claims)
+        return claims
 
     def _key_set(self, *, refresh: bool = False) -> KeySet:
         """The known keys, fetched when it is time. One thread fetches; the others use what is known meanwhile,
@@ -123,7 +138,7 @@ class Verifier:
             raise Unavailable("The keys that tokens are verified with cannot be had.")
         return self._keys
 
-    def _is_time(self, refresh: bool) -> bool:
+    def _is_time(self, refresh: bool = False) -> bool:
         now = time.monotonic()
         if self._keys is None:
             return now - self._asked_at > RETRY_SECONDS
@@ -134,6 +149,25 @@ class Verifier:
         with suppress(Exception):  # whatever is wrong with `api`: known keys serve on
             self._keys = KeySet.import_key_set(self._fetch())  # type: ignore[arg-type]
             self._fetched_at = time.monotonic()
+
+
+class _Seen:
+    """The claims of tokens that one of these keys signed, by the digest of the token."""
+
+    def __init__(self, keys: KeySet | None) -> None:
+        self.keys = keys
+        self.claims: dict[str, dict[str, Any]] = {}
+
+
+def _good(claims: dict[str, Any]) -> dict[str, Any]:
+    """The claims, of an issuer, a subject and a time that are. Raises joserfc's errors."""
+    jwt.JWTClaimsRegistry(
+        leeway=LEEWAY_SECONDS,
+        iss={"essential": True, "value": ISSUER},
+        exp={"essential": True},
+        sub={"essential": True},
+    ).validate(claims)
+    return claims
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

@@ -21,6 +21,7 @@ from shared.http import (
     redrive,
     routes,
     schedules,
+    tracing,
     watching,
     why,
 )
@@ -34,19 +35,19 @@ from shared.settings import Settings
 from shared.version import VERSION
 
 OWN = (
+    owing.router,
     routes.jobs,
     fleet.router,
     watching.router,
     why.router,
-    owing.router,
     redrive.router,
     counts.router,
     batches.router,
     schedules.router,
     limit_rules.router,
 )
-"""What the gateway has over all services, and every other service for itself."""
-UNTRACED = "healthz,readyz,metrics,v1/traces$,v1/jobs/[^/]+/events"
+"""What the gateway has over all services, and every other service for itself. Routes are tried in order: what is asked
+for most comes first."""
 
 
 def create_app(
@@ -93,9 +94,9 @@ def create_app(
     metrics.install(app, service)
     app.add_middleware(BodyLimit, streams=streams)
     own = OWN if jobs else ()
-    for router in (routes.router, routes.feed, *own, *routers):
+    for router in (*own, routes.router, routes.feed, *routers):
         app.include_router(router)
-    _trace(app)
+    tracing.install(app)
     return app
 
 
@@ -107,11 +108,3 @@ def _fetch_from(settings: Settings) -> Callable[[], dict[str, Any]]:
         return found
 
     return fetch
-
-
-def _trace(app: FastAPI) -> None:
-    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-
-    FastAPIInstrumentor.instrument_app(
-        app, tracer_provider=telemetry.provider(), excluded_urls=UNTRACED, exclude_spans=["send", "receive"]
-    )

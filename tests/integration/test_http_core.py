@@ -177,7 +177,7 @@ def test_an_unknown_path_is_not_found(client: TestClient, path: str) -> None:
 def test_an_unknown_method_is_told_the_known_ones(client: TestClient) -> None:
     answer = client.put("/v1/jobs")
     assert_problem(answer, 405, "request.method")
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == "POST"
 
 
 def test_frameworks_own_refusals_are_problems(client: TestClient, faults: Faults) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import pytest
 import structlog
+from fastapi import APIRouter
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -163,6 +164,50 @@ def test_without_a_good_parent_a_trace_begins(spans: Spans, traceparent: str | N
     with telemetry.span("begun", traceparent):
         assert telemetry.traceparent() is not None
     assert spans.one("begun").parent is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name", "status"),
+    [
+        ("GET", "/v1/things/one", "GET /v1/things/{name}", 200),
+        ("DELETE", "/v1/things/one", "DELETE /v1/things/{name}", 204),
+        ("POST", "/v1/things", "POST /v1/things", 422),
+        ("GET", "/nowhere", "GET", 404),
+        ("GET", "/v1/fails", "GET /v1/fails", 500),
+    ],
+)
+def test_a_request_has_a_span_below_its_callers(
+    toy_url: str, tmp_path: Path, spans: Spans, method: str, path: str, name: str, status: int
+) -> None:
+    failing, workspace = APIRouter(), ids.draw()
+
+    @failing.get("/v1/fails")
+    def fail() -> None:
+        raise ValueError
+
+    app = application(toy_url, tmp_path, failing)
+    client = TestApp(app).client(workspace, raise_server_exceptions=False)
+    trace_id, above = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    answer = client.request(method, path, headers={"traceparent": f"00-{trace_id}-{above}-00"})
+    app.state.database.dispose()
+    assert answer.status_code == status
+    [span] = spans.all()
+    assert (span.name, span.kind) == (name, trace.SpanKind.SERVER)
+    assert span.parent is not None
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (trace_id, above)
+    said = dict(span.attributes or {})
+    assert (said["http.request.method"], said["url.path"]) == (method, path)
+    assert (said["http.response.status_code"], said.get("http.route")) == (status, name.partition(" ")[2] or None)
+    assert said.get(telemetry.WORKSPACE) == (str(workspace) if name.endswith(("things", "{name}")) else None)
+    assert span.status.is_ok == (status < 500)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", f"/v1/jobs/{ids.draw()}/events"])
+def test_probes_and_streams_have_none(toy: Toy, toy_url: str, tmp_path: Path, spans: Spans, path: str) -> None:
+    app = application(toy_url, tmp_path)
+    TestApp(app).client(toy.workspace).get(path)
+    app.state.database.dispose()
+    assert spans.all() == []
 
 
 def test_spans_below_belong_to_the_same_workspace_also_across_threads_of_control(spans: Spans) -> None:

@@ -129,6 +129,52 @@ def test_a_token_of_another_key_is_refused(key: OKPKey, verifier: Verifier) -> N
             verifier.verify(token(other, header))
 
 
+def test_who_was_seen_is_known_without_asking_until_the_token_ends(
+    key: OKPKey, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = issue(key, CALLER)
+    assert verifier.seen(given) is None
+    verifier.verify(given)
+    assert verifier.seen(given) == CALLER
+    last = time.time() + auth.TOKEN_SECONDS + auth.LEEWAY_SECONDS
+    monkeypatch.setattr(time, "time", lambda: last + 2)
+    assert verifier.seen(given) is None
+    with pytest.raises(Unauthenticated):
+        verifier.verify(given)
+
+
+def test_nobody_is_seen_who_was_refused(key: OKPKey, verifier: Verifier) -> None:
+    for refused in (token(draw_key()), token(key, exp=LONG_AGO), "a.b.c", "key"):
+        with pytest.raises(Unauthenticated):
+            verifier.verify(refused)
+        assert verifier.seen(refused) is None
+
+
+def test_a_key_that_was_taken_back_signs_nothing_any_more(
+    key: OKPKey, keys: Keys, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = issue(key, CALLER)
+    verifier.verify(given)
+    keys.keys = [draw_key()]
+    later = time.monotonic() + auth.KEYS_SECONDS + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert verifier.seen(given) is None, "it is time to fetch the keys again"
+    for _ in range(2):
+        with pytest.raises(Unauthenticated):
+            verifier.verify(given)
+        assert verifier.seen(given) is None
+
+
+def test_so_many_tokens_are_remembered_and_no_more(
+    key: OKPKey, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "SEEN_TOKENS", 2)
+    given = [token(key, sub=f"key-{number}") for number in range(3)]
+    for each in given:
+        verifier.verify(each)
+    assert [verifier.seen(each) is not None for each in given] == [False, False, True]
+
+
 @pytest.mark.parametrize("algorithm", ["none", "None", "", "HS256"])
 def test_a_token_without_a_real_signature_is_refused(key: OKPKey, verifier: Verifier, algorithm: str) -> None:
     claims = {"iss": auth.ISSUER, "sub": "a", "exp": int(time.time()) + 60, "scope": "read admin"}
