@@ -85,9 +85,10 @@ class Watcher:
         connection, is_away = Lasting(self._database.connect), False
         try:
             while self._inboxes:
+                asked = list(self._inboxes)
                 try:
-                    found = await to_thread.run_sync(queries.watched, connection, self._service, list(self._inboxes))
-                    self._hand_out({id: JobBody.model_validate(row) for id, row in found.items()})
+                    found = await to_thread.run_sync(queries.watched, connection, self._service, asked)
+                    self._hand_out({id: JobBody.model_validate(found[id]) if id in found else None for id in asked})
                     is_away = False
                 except Exception as error:  # streams stay open, and go on when it is over
                     if not is_outage(error) or not is_away:
@@ -97,13 +98,14 @@ class Watcher:
         finally:
             connection.close()
 
-    def _hand_out(self, found: dict[UUID, JobBody]) -> None:
-        """Each reader has the newest; what a slow one has not taken yet is not of interest any more."""
-        for job, inboxes in self._inboxes.items():
-            for inbox in inboxes:
+    def _hand_out(self, seen: dict[UUID, JobBody | None]) -> None:
+        """Each reader has the newest; what a slow one has not taken yet is not of interest any more. Who came during
+        the look waits for the next one."""
+        for job, now in seen.items():
+            for inbox in self._inboxes.get(job, ()):
                 if inbox.full():
                     inbox.get_nowait()
-                inbox.put_nowait(found.get(job))
+                inbox.put_nowait(now)
 
 
 async def _changed(inbox: Inbox, said: str) -> JobBody | None:

@@ -15,7 +15,7 @@ import uvicorn
 
 from clients.streams import events_of
 from shared.http import streams, watching
-from shared.ledger import moves
+from shared.ledger import moves, queries
 from shared.testing.http import TestApp
 from shared.testing.waiting import until
 from tests.integration.api_service import serving
@@ -115,6 +115,30 @@ def test_all_streams_share_one_look_that_ends_with_the_last(client: httpx.Client
         assert site.app.state.database.engine.pool.checkedout() == 0
     until(lambda: looks(toy) == 0)
     until(lambda: site.app.state.streams._open.total() == 0)
+
+
+def test_who_comes_during_a_look_is_told_by_the_next(
+    client: httpx.Client, site: TestApp, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, may_end, look = threading.Event(), threading.Event(), queries.watched
+
+    def look_long(*asked: Any) -> Any:
+        found = look(*asked)
+        looking.set()
+        assert may_end.wait(10)
+        return found
+
+    monkeypatch.setattr(queries, "watched", look_long)
+    first, second = toy.enqueue(), toy.enqueue()
+    with watched(client, first) as early:
+        next(early)
+        assert looking.wait(10)
+        with watched(client, second) as late:
+            next(late)
+            until(lambda: second in site.app.state.watcher._inboxes)
+            may_end.set()
+            toy.claim(second)
+            assert next(late)[1]["state"] == "running"
 
 
 def test_there_is_an_end_of_streams(client: httpx.Client, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
