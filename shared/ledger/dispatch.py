@@ -35,10 +35,10 @@ LOOKS = 4
 """So many times within the redispatch time the broker is asked whether it still has what nobody claimed."""
 MEASURE_SECONDS = 0.5
 """How often the recent durations of the kinds, and the live workers, are looked up."""
-WINDOW_SECONDS = 1.0
+WINDOW_SECONDS = 0.5
 """What is in the broker, first in, first out, keeps all slots busy for about so long: an urgent job, or another
 workspace's, waits no longer for it."""
-UNKNOWN_SECONDS = 0.1
+UNKNOWN_SECONDS = 0.05
 """Taken for the duration of a kind of which none succeeded lately."""
 
 

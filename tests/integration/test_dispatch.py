@@ -196,10 +196,10 @@ def test_idle_rounds_are_told_from_busy_ones(toy: Toy, desk: Callable[..., Desk]
     assert not d.dispatcher.waiting
 
 
-def test_long_jobs_fill_the_window_with_a_second_of_work(toy: Toy, desk: Callable[..., Desk]) -> None:
+def test_long_jobs_fill_the_window_with_half_a_second_of_work(toy: Toy, desk: Callable[..., Desk]) -> None:
     """What is in the broker cannot be overtaken."""
     d = desk(slots=2)
-    d.lately(Do, 0.5)
+    d.lately(Do, 0.25)
     owe(toy, 30)
     assert d.round() == 4
     d.claim_first()
@@ -220,7 +220,7 @@ def test_more_workers_make_the_window_hold_more(toy: Toy, desk: Callable[..., De
     for _ in range(3):
         toy.worker()
     d = desk()
-    d.lately(Do, 0.5)
+    d.lately(Do, 0.25)
     owe(toy, 30)
     assert d.round() >= 6
 
