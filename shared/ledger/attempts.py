@@ -67,6 +67,7 @@ class Attempt:
         self._ledger = ledger
         self._is_followed = is_followed
         self._progress_at = 0.0
+        self._unwritten: tuple[int, int | None, str, str] | None = None
         self._reported: dict[str, Any] | None = None
         self._began = time.monotonic()
 
@@ -103,6 +104,7 @@ class Attempt:
         PostgreSQL crash in that moment, the effects and the end of the job are gone together, and it runs again
         (docs/decisions/0010).
         """
+        self.write_progress()
         with self._database.transaction(kept=True, origin=self.origin) as session:
             yield session
             session.flush()
@@ -152,13 +154,19 @@ class Attempt:
             yield session
 
     def progress(self, done: int, total: int | None = None, unit: str = "", message: str = "") -> None:
-        """Say how far the work is; written at most every half second, with the rate. Raises LeaseLost when it is in
-        vain. `done` and `total` are counted in `unit`; `message` says what goes on now."""
-        now = time.monotonic()
-        if now - self._progress_at < PROGRESS_SECONDS:
+        """Say how far the work is; written at most every half second, with the rate, and at the end. Raises LeaseLost
+        when it is in vain. `done` and `total` are counted in `unit`; `message` says what goes on now."""
+        self._unwritten = done, total, unit, message
+        if time.monotonic() - self._progress_at >= PROGRESS_SECONDS:
+            self.write_progress()
+
+    def write_progress(self) -> None:
+        """Write what was said last, if it is not. Raises LeaseLost."""
+        if self._unwritten is None:
             return
-        self._progress_at = now
-        report = storable(progress.told(self._reported, done, total, unit, message, datetime.now(UTC)))
+        self._progress_at = time.monotonic()
+        report = storable(progress.told(self._reported, *self._unwritten, datetime.now(UTC)))
+        self._unwritten = None
         try:
             held = moves.report_progress(self._ledger, self.job.id, self.job.attempt, report)
         except psycopg.Error as error:

@@ -174,7 +174,10 @@ class Executor:
         if attempt.next is not None and not attempt.finished:
             with attempt.finishing():
                 pass
-        return None if attempt.finished else Returned(job, result, attempt.seconds, attempt.events)
+        if attempt.finished:
+            return None
+        attempt.write_progress()
+        return Returned(job, result, attempt.seconds, attempt.events)
 
     def _task(self, job: Claimed) -> Task:
         try:

@@ -57,10 +57,12 @@ def watched(connection: Statements, service: str, jobs: list[UUID]) -> dict[UUID
 
 
 def depths(connection: Statements) -> list[Row]:
-    """What waits and what runs, by queue: `queue`, `state`, `jobs`, and `oldest` (seconds since it was due)."""
+    """What waits and what runs, by queue: `queue`, `state` (`later`: queued and not due yet, as are jobs whose step of
+    a batch is not open), `jobs`, and `oldest` (seconds since it was due)."""
     return connection.execute(
-        """SELECT queue, state, count(*) AS jobs, extract(epoch FROM now() - min(not_before))::float AS oldest
-           FROM job WHERE finished_at IS NULL AND (state = 'queued' OR state = 'running') GROUP BY queue, state"""
+        """SELECT queue, CASE WHEN state = 'queued' AND not_before > now() THEN 'later' ELSE state END AS state,
+                  count(*) AS jobs, extract(epoch FROM now() - min(not_before))::float AS oldest
+           FROM job WHERE finished_at IS NULL AND (state = 'queued' OR state = 'running') GROUP BY 1, 2"""
     ).fetchall()
 
 

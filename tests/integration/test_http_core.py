@@ -18,6 +18,7 @@ from shared.auth import digest
 from shared.db import raw
 from shared.errors import MillraceError, NotFound, Unauthenticated, Unavailable
 from shared.http import Transaction
+from shared.ledger.batches import CLOSED_AT
 from shared.settings import StaticKey
 from shared.testing.http import TestApp
 from tests.integration.toy.harness import Toy
@@ -338,8 +339,11 @@ def test_requests_are_counted_by_route(site: TestApp, client: TestClient, faults
 
 def test_metrics_tell_what_waits(site: TestApp, toy: Toy) -> None:
     toy.enqueue(Do())
+    for _ in range(2):
+        toy.enqueue(Do(), not_before=CLOSED_AT)
     text = account(site, "metrics").get("/metrics").text
     assert 'millrace_jobs{queue="toy.jobs",service="toy",state="queued"} 1.0' in text
+    assert 'millrace_jobs{queue="toy.jobs",service="toy",state="later"} 2.0' in text
 
 
 # Who may

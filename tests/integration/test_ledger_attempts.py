@@ -299,6 +299,20 @@ def test_progress_is_seen_while_the_job_runs(toy: Toy) -> None:
     assert seen[0].items() >= {"done": 1, "total": 10, "unit": "rows", "message": "reading"}.items()
 
 
+@pytest.mark.parametrize("finishes", [True, False])
+def test_the_last_progress_is_kept_however_soon_it_comes(toy: Toy, finishes: bool) -> None:
+    def body(attempt: Attempt, args: Do) -> None:
+        attempt.progress(1, 10, "rows")
+        attempt.progress(10, 10, "rows")
+        if finishes:
+            with attempt.finishing():
+                pass
+
+    job = toy.enqueue()
+    toy.run(tasks_of(body), job)
+    assert (toy.job(job)["state"], toy.job(job)["progress"]["done"]) == ("succeeded", 10)
+
+
 def test_progress_is_told_with_its_rate(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts_module, "PROGRESS_SECONDS", 0.0)
 

@@ -334,7 +334,14 @@ def test_every_number_reads_as_something(value: Any, style: NumberFormat | None)
 )
 def test_a_file_name_is_plain_whatever_the_dataset_is_called(dataset: str, name: str) -> None:
     context = Context(dataset, 1, 1, 0, CONTEXT.generated_at, "run")
-    assert filename("orders-summary", context, Format.PDF) == name
+    assert filename(definition(), context, Format.PDF) == name
+
+
+def test_the_file_of_a_report_of_some_rows_is_named_after_them() -> None:
+    assert (
+        filename(definition(only={"region": "Nord/Süd"}), CONTEXT, Format.PDF)
+        == "orders-summary-orders-nord-sud-v1.pdf"
+    )
 
 
 # Documents

@@ -60,7 +60,7 @@ def render(
     document = compose(definition.title, wanted, answers, columns, context)
     paths = _write(definition, document, wanted, answers, columns, out, begins)
     files = tuple(
-        File(format, path, path.stat().st_size, MEDIA_TYPES[format], filename(definition.name, context, format))
+        File(format, path, path.stat().st_size, MEDIA_TYPES[format], filename(definition, context, format))
         for format, path in paths.items()
     )
     return Rendered(document.figures, files)
