@@ -139,16 +139,17 @@ class Executor:
 
     def _run_one(self, job: Claimed, is_followed: Callable[[], bool]) -> Returned | None:
         """Answers a result that is still to be saved, or None when the job's transaction is behind us."""
-        structlog.contextvars.bind_contextvars(job=str(job.id), kind=job.kind, run=str(job.run), attempt=job.attempt)
+        id, run = str(job.id), str(job.run)
+        structlog.contextvars.bind_contextvars(job=id, kind=job.kind, run=run, attempt=job.attempt)
         try:
             with telemetry.span(
                 job.kind,
                 job.traceparent,
                 SpanKind.CONSUMER,
                 workspace=job.workspace,
-                job_id=str(job.id),
+                job_id=id,
                 job_attempt=job.attempt,
-                millrace_run=str(job.run),
+                millrace_run=run,
             ):
                 return self._attempt(job, is_followed)
         except BaseException as error:
