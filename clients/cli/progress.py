@@ -16,7 +16,7 @@ def far(progress: dict[str, Any]) -> str:
         parts[0] += f" ({100 * progress['done'] / total:.0f} %)"
     if progress["rate"]:
         parts.append(f"{_amount(progress['rate'], unit)} a second")
-    if progress["remaining_seconds"] is not None:
+    if progress["remaining_seconds"]:
         parts.append(f"{duration(progress['remaining_seconds'])} left")
     if progress["message"]:
         parts.append(progress["message"])

@@ -250,6 +250,7 @@ def make_report(
     begins("storing the files")
     with telemetry.span("store artifacts", files=len(rendered.files)):
         stored = [_store(objects, found, file) for file in rendered.files]
+    progress(steps, steps, "steps", "all is stored")
     return rendered, stored
 
 
