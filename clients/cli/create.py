@@ -21,6 +21,7 @@ def create_job(
     args: str,
     lane: str | None,
     not_before: str | None,
+    start_by: str | None,
     deadline: str | None,
     unique: str | None,
     unique_while: str | None,
@@ -33,6 +34,7 @@ def create_job(
         "args": arguments(args),
         "lane": lane,
         "not_before": None if not_before is None else _moment(not_before, "--not-before"),
+        "start_by": None if start_by is None else _moment(start_by, "--start-by"),
         "deadline": None if deadline is None else _moment(deadline, "--deadline"),
         "unique": _unique(unique, unique_while, unique_for),
     }

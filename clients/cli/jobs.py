@@ -144,6 +144,8 @@ def _told(job: Json) -> Iterator[Text]:
         yield _line("batch", f"{job['batch']}, step {job['step']}")
     times = [("created", "created_at"), ("due", "not_before"), ("started", "started_at"), ("finished", "finished_at")]
     yield _line("times", ", ".join(f"{name} {local(job[key])}" for name, key in times if job[key]))
+    if job["start_by"]:
+        yield _line("start by", local(job["start_by"]))
     if job["deadline"]:
         yield _line("deadline", local(job["deadline"]))
     yield _line("arguments", json.dumps(job["args"], ensure_ascii=False))

@@ -51,8 +51,12 @@ def create(
     not_before: Annotated[
         str | None, typer.Option("--not-before", help="Not earlier: a time, or 30m, 12h ahead.")
     ] = None,
+    start_by: Annotated[
+        str | None,
+        typer.Option("--start-by", help="Given up when not begun by then: a time, or 30m, 12h ahead."),
+    ] = None,
     deadline: Annotated[
-        str | None, typer.Option("--deadline", help="Given up then: a time, or 30m, 12h ahead.")
+        str | None, typer.Option("--deadline", help="Given up when not done by then: a time, or 30m, 12h ahead.")
     ] = None,
     unique: Annotated[str | None, typer.Option("--unique", help="A key: one job at a time under it.")] = None,
     unique_while: Annotated[
@@ -71,6 +75,7 @@ def create(
         args=args,
         lane=lane,
         not_before=not_before,
+        start_by=start_by,
         deadline=deadline,
         unique=unique,
         unique_while=unique_while,

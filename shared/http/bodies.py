@@ -131,6 +131,7 @@ class InterventionBody(BaseModel):
 
 class JobDetail(JobBody):
     args: dict[str, Any]
+    start_by: datetime | None
     deadline: datetime | None
     history: list[AttemptBody]
     interventions: list[InterventionBody]

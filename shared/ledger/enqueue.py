@@ -46,15 +46,15 @@ def origin(session: Session) -> Origin:
 
 
 _INSERT = """
-INSERT INTO job (id, kind, queue, priority, args, workspace, run, cause, cause_id, max_attempts, not_before, deadline,
-                 traceparent, limit_key, batch, step, open_at, created_at)
+INSERT INTO job (id, kind, queue, priority, args, workspace, run, cause, cause_id, max_attempts, not_before, start_by,
+                 deadline, traceparent, limit_key, batch, step, open_at, created_at)
 SELECT id, kind, queue, priority, args, workspace, run, cause, cause_id, max_attempts,
-       coalesce(not_before, clock_timestamp()), deadline, traceparent, limit_key, batch, step, open_at,
+       coalesce(not_before, clock_timestamp()), start_by, deadline, traceparent, limit_key, batch, step, open_at,
        clock_timestamp()
 FROM jsonb_to_recordset(%s) AS owed (
   id uuid, kind text, queue text, priority smallint, args jsonb, workspace uuid, run uuid, cause text, cause_id uuid,
-  max_attempts integer, not_before timestamptz, deadline timestamptz, traceparent text, limit_key text,
-  batch uuid, step smallint, open_at timestamptz)
+  max_attempts integer, not_before timestamptz, start_by timestamptz, deadline timestamptz, traceparent text,
+  limit_key text, batch uuid, step smallint, open_at timestamptz)
 ON CONFLICT (id) DO NOTHING"""
 """Due by the database's clock: one that is ahead elsewhere keeps no work waiting. One document is cheaper than
 arrays or a statement a row, for one row as for ten thousand (docs/decisions/0009)."""
@@ -66,11 +66,13 @@ def enqueue(
     *,
     id: UUID | None = None,
     not_before: datetime | None = None,
+    start_by: datetime | None = None,
     deadline: datetime | None = None,
 ) -> UUID:
     """Owe a job; answers its id. With an `id` that the ledger already has, nothing is added: done once."""
     job = id or ids.draw()
-    insert(raw(session), [job_row(args, origin(session), job, not_before=not_before, deadline=deadline)])
+    row = job_row(args, origin(session), job, not_before=not_before, start_by=start_by, deadline=deadline)
+    insert(raw(session), [row])
     session.info["wake"] = session.info["owes"] = True
     return job
 
@@ -100,6 +102,7 @@ def job_row(
     id: UUID,
     *,
     not_before: datetime | None = None,
+    start_by: datetime | None = None,
     deadline: datetime | None = None,
     traceparent: str | None = None,
 ) -> dict[str, Any]:
@@ -116,6 +119,7 @@ def job_row(
         "cause_id": because.cause_id,
         "max_attempts": args.retry.max_attempts,
         "not_before": not_before,
+        "start_by": start_by,
         "deadline": deadline,
         "traceparent": traceparent or telemetry.traceparent(),
         "limit_key": args.limit_key(),

@@ -238,12 +238,13 @@ def _give_back(database: Database, job: Held, reason: dict[str, Any]) -> None:
 
 
 def expire(database: Database, connection: Statements, tasks: Tasks) -> int:
-    """Fail jobs whose deadline has passed; answers how many. Of one that runs nothing commits any more."""
+    """Fail jobs whose deadline has passed, or that were not started in time; answers how many. Of one that runs nothing
+    commits any more."""
     found = moves.overdue(connection)
     for row in _heard(connection, found):
-        queued = row.pop("state") == "queued"
-        detail = f"Its deadline passed before it was {'started' if queued else 'done'}."
-        reason, job = {"code": "job.deadline", "detail": detail}, Held(**row)
+        queued, passed = row.pop("state") == "queued", row.pop("passed")
+        detail = f"Its {passed} passed before it was {'started' if queued else 'done'}."
+        reason, job = {"code": f"job.{passed}", "detail": detail}, Held(**row)
         with _alone(job):
             fail(database, tasks.by_kind.get(job.kind), job, reason, queued=queued, lock_seconds=LOCK_SECONDS)
     return len(found)

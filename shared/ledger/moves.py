@@ -51,6 +51,7 @@ def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed
                   progress = NULL
            FROM (SELECT id FROM job WHERE id = ANY(%(ids)s) AND state = 'queued' AND not_before <= now()
                    AND (deadline IS NULL OR deadline > now())
+                   AND (start_by IS NULL OR start_by > now() OR attempt > 0)
                  ORDER BY id FOR UPDATE SKIP LOCKED) AS due
            WHERE job.id = due.id AND job.id = ANY(%(ids)s)
              AND EXISTS (SELECT 1 FROM worker
@@ -260,12 +261,18 @@ def abandoned(connection: Statements, limit: int = 500) -> list[Row]:
 
 
 def overdue(connection: Statements, limit: int = 500) -> list[Row]:
-    """Jobs that have not ended and whose deadline has passed, with their `state`."""
-    return connection.execute(
-        """SELECT id, kind, state, attempt, crashes, max_attempts, workspace, run, args FROM job
-           WHERE finished_at IS NULL AND deadline < now() ORDER BY deadline LIMIT %s""",
-        (limit,),
-    ).fetchall()
+    """Jobs that have not ended and whose deadline has passed, and those that have not begun and were to by now: with
+    their `state`, and the column of that time as `passed`."""
+    return connection.execute(_OVERDUE, {"limit": limit}).fetchall()
+
+
+_OVERDUE = """
+(SELECT id, kind, state, attempt, crashes, max_attempts, workspace, run, args, 'deadline' AS passed FROM job
+ WHERE finished_at IS NULL AND deadline < now() ORDER BY deadline LIMIT %(limit)s)
+UNION ALL
+(SELECT id, kind, state, attempt, crashes, max_attempts, workspace, run, args, 'start_by' FROM job
+ WHERE finished_at IS NULL AND attempt = 0 AND start_by < now() AND (deadline IS NULL OR deadline >= now())
+ ORDER BY start_by LIMIT %(limit)s)"""
 
 
 def give_up(connection: Statements, id: UUID, error: dict[str, Any]) -> bool:

@@ -268,6 +268,7 @@ moved AS (
          max_attempts = job.attempt + coalesce((%(tries)s::jsonb ->> kind)::integer, %(default)s),
          not_before = CASE WHEN placed.waits THEN '{CLOSED}'
                            ELSE coalesce(%(first)s::timestamptz, now()) + placed.place * %(apart)s END,
+         start_by = CASE WHEN start_by > now() THEN start_by END,
          deadline = CASE WHEN deadline > now() THEN deadline END
   FROM placed WHERE job.id = placed.id AND job.id = ANY(%(ids)s)
   RETURNING job.id, kind, job.attempt, crashes, max_attempts, workspace, run, job.args),

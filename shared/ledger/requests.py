@@ -33,6 +33,7 @@ class BatchJob(BaseModel):
     args: dict[str, Any] = {}
     lane: LaneName | None = Field(None, description="Which goes first; by default the kind's own.")
     not_before: Moment | None = Field(None, description="Not started earlier; by default it is due at once.")
+    start_by: Moment | None = Field(None, description="Given up when its first attempt has not begun by then.")
     deadline: Moment | None = Field(None, description="Given up when it is not done by then.")
 
 
@@ -167,11 +168,11 @@ def _rows(tasks: Tasks, because: Origin, wanted: Sequence[JobRequest]) -> list[R
 
 def row_of(tasks: Tasks, because: Origin, wanted: BatchJob, now: datetime, traceparent: str | None) -> Row:
     args = read(tasks, wanted.kind, wanted.args)
-    if wanted.deadline is not None and wanted.deadline <= (wanted.not_before or now):
-        raise TimesInvalid("Its deadline passes before it may be started.", deadline=wanted.deadline.isoformat())
-    row = job_row(
-        args, because, ids.draw(), not_before=wanted.not_before, deadline=wanted.deadline, traceparent=traceparent
-    )
+    times = {name: getattr(wanted, name) for name in ("not_before", "start_by", "deadline")}
+    for name in ("start_by", "deadline"):
+        if times[name] is not None and times[name] <= max(now, times["not_before"] or now):
+            raise TimesInvalid(f"Its {name} passes before it may be started.", **{name: times[name].isoformat()})
+    row = job_row(args, because, ids.draw(), traceparent=traceparent, **times)
     if wanted.lane is not None:
         row["priority"] = int(Lane[wanted.lane.upper()])
     return row

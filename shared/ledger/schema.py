@@ -3,7 +3,7 @@
 States of a job, and the moves that the database allows (docs/state-machine.md draws them):
 
     queued -> running                    claimed; the attempt number goes up by one
-    queued -> failed | cancelled         deadline passed, quarantined while waiting; cancelled
+    queued -> failed | cancelled         deadline or start_by passed, quarantined while waiting; cancelled
     running -> succeeded | failed | cancelled
     running -> queued                    a passing failure, the lease was lost, or it goes on as another kind
     failed | cancelled -> queued         redrive
@@ -330,6 +330,12 @@ CREATE TABLE unique_key (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE unique_key IS 'The job that was owed last under each key; its state says whether the key is free.';
 CREATE INDEX unique_key_created ON unique_key (created_at);
+
+-- Jobs that are to be started by a time
+
+ALTER TABLE job ADD COLUMN start_by timestamptz;
+COMMENT ON COLUMN job.start_by IS 'Given up when its first attempt has not begun by then.';
+CREATE INDEX job_start_by ON job (start_by) WHERE start_by IS NOT NULL AND attempt = 0 AND finished_at IS NULL;
 
 -- Storage
 

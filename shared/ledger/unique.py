@@ -65,6 +65,7 @@ def enqueue_unique(
     unique: Unique,
     *,
     not_before: datetime | None = None,
+    start_by: datetime | None = None,
     deadline: datetime | None = None,
 ) -> Kept:
     """Owe a job unless its key stands for one; answers the one or the other. The existing one stays as it is, whatever
@@ -72,7 +73,8 @@ def enqueue_unique(
 
     One that waited (scope `queued`) begins after this transaction has committed: it sees what this one wrote.
     """
-    row = job_row(args, origin(session), ids.draw(), not_before=not_before, deadline=deadline)
+    because = origin(session)
+    row = job_row(args, because, ids.draw(), not_before=not_before, start_by=start_by, deadline=deadline)
     [kept] = insert_unique(raw(session), [row], {row["id"]: unique})
     session.info["wake"] = session.info["owes"] = True
     return kept

@@ -103,6 +103,9 @@ def _times(facts: Facts) -> Iterator[Reason]:
     job = facts.job
     if job["deadline"] is not None and job["deadline"] <= facts.now:
         yield Reason("wait.deadline", f"Its deadline, {_at(job['deadline'])}, has passed: it is about to be failed.")
+    elif not job["attempt"] and job["start_by"] is not None and job["start_by"] <= facts.now:
+        said = f"It was to be started by {_at(job['start_by'])}, and was not: it is about to be failed."
+        yield Reason("wait.start_by", said)
     elif facts.batch is not None:
         yield _step(job, facts.batch)
     elif job["not_before"] > facts.now:

@@ -93,6 +93,7 @@ def test_a_repeated_request_gets_the_first_answer(client: TestClient, toy: Toy) 
         ),
         ([[asked(1, unique={"key": "x"})]], "request.invalid", {}),
         ([[asked(1, deadline="2020-01-01T00:00:00Z")]], "job.times_invalid", {"step": 1, "index": 0}),
+        ([[asked(1, start_by="2020-01-01T00:00:00Z")]], "job.times_invalid", {"step": 1, "index": 0}),
         ([[{"kind": Asked.kind, "args": {"count": 1, "name": "\x00"}}]], "request.unstorable", {}),
     ],
 )

@@ -54,10 +54,14 @@ def test_a_job_of_a_public_kind_is_owed(client: TestClient, toy: Toy) -> None:
 
 def test_lane_and_times_are_the_callers(client: TestClient, toy: Toy) -> None:
     later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
-    times = {"not_before": later.isoformat(), "deadline": (later + timedelta(hours=1)).isoformat()}
-    assert client.post("/v1/jobs", json=asked(lane="urgent", **times)).status_code == 202
+    times = {name: later + timedelta(hours=n) for n, name in enumerate(("not_before", "start_by", "deadline"))}
+    said = {name: time.isoformat() for name, time in times.items()}
+    answer = client.post("/v1/jobs", json=asked(lane="urgent", **said))
+    assert answer.status_code == 202
     [job] = toy.execute("SELECT * FROM job")
-    assert (job["priority"], job["not_before"], job["deadline"]) == (0, later, later + timedelta(hours=1))
+    assert (job["priority"], {name: job[name] for name in times}) == (0, times)
+    shown = client.get(answer.json()["job"]["url"]).json()
+    assert {name: datetime.fromisoformat(shown[name]) for name in times} == times
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,10 @@ def test_lane_and_times_are_the_callers(client: TestClient, toy: Toy) -> None:
         (asked(args=[1]), "request.invalid", "body.args"),
         (asked(lane="fast"), "request.invalid", "body.lane"),
         (asked(deadline="2020-01-01T00:00:00Z"), "job.times_invalid", "deadline"),
+        (asked(start_by="2020-01-01T00:00:00Z"), "job.times_invalid", "start_by"),
+        (asked(not_before="2019-01-01T00:00:00Z", start_by="2020-01-01T00:00:00Z"), "job.times_invalid", "start_by"),
+        (asked(not_before="2126-01-02T00:00:00Z", start_by="2126-01-02T00:00:00Z"), "job.times_invalid", "start_by"),
+        (asked(start_by="soon"), "request.invalid", "body.start_by"),
         (asked(not_before="2126-01-02T00:00:00Z", deadline="2126-01-01T00:00:00Z"), "job.times_invalid", "deadline"),
         (asked(not_before="2026-01-02T00:00:00"), "request.invalid", "timezone"),
         (asked(not_before="9999-12-31T23:59:59-14:00"), "request.invalid", "body.not_before"),

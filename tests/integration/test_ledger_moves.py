@@ -157,6 +157,16 @@ def test_a_job_past_its_deadline_is_not_begun(toy: Toy) -> None:
     assert toy.claim(job) == []
 
 
+def test_a_job_that_was_to_be_started_earlier_is_not_begun(toy: Toy) -> None:
+    job, begun = toy.enqueue(), toy.enqueue()
+    [held] = toy.claim(begun)
+    toy.execute("UPDATE job SET start_by = now() - interval '1 second'")
+    assert toy.claim(job) == []
+    with toy.connect() as connection:
+        assert moves.retry(connection, begun, held.attempt, REASON, 0.0)
+    assert [each.attempt for each in toy.claim(begun)] == [2]
+
+
 # The end of an attempt
 
 

@@ -85,9 +85,10 @@ def live(toy: Toy) -> None:
     jobs = [toy.enqueue(Do(name=name)) for name in ends]
     toy.run(tasks, *jobs, worker=worker)
     with toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
-        held, overdue = enqueue_many(session, [Do(), Do()])
+        held, overdue, unbegun = enqueue_many(session, [Do(), Do(), Do()])
         publish(session, ThingDone(name="b"), subject=held)
         raw(session).execute("UPDATE job SET deadline = now() - interval '1 s' WHERE id = %s", (overdue,))
+        raw(session).execute("UPDATE job SET start_by = now() - interval '1 s' WHERE id = %s", (unbegun,))
     toy.claim(held)
     with toy.database.transaction(origin=Origin.request(toy.workspace)) as session:
         for scope in ("queued", "unfinished"):

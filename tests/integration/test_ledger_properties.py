@@ -84,10 +84,10 @@ class Ledger(RuleBasedStateMachine):
     def owe_again(self, job: UUID) -> None:
         assert self.toy.enqueue(Do(name="again"), id=job) == job
 
-    @rule(target=jobs)
-    def owe_too_late(self) -> UUID:
-        """Its deadline has passed: it is never claimed."""
-        job = self.toy.enqueue(Do(), deadline=datetime.now(UTC) - timedelta(seconds=1))
+    @rule(target=jobs, end=st.sampled_from(["deadline", "start_by"]))
+    def owe_too_late(self, end: str) -> UUID:
+        """Its time has passed: it is never claimed."""
+        job = self.toy.enqueue(Do(), **{end: datetime.now(UTC) - timedelta(seconds=1)})
         self.known[job] = Known(is_late=True)
         return job
 

@@ -164,13 +164,15 @@ def test_only_what_failed_or_was_cancelled_is_driven_again(toy: Toy, state: str)
 
 def test_a_deadline_that_has_passed_is_no_more(toy: Toy) -> None:
     soon = datetime.now(UTC) + timedelta(hours=1)
-    late, early = toy.enqueue(deadline=soon), toy.enqueue(deadline=soon)
+    late, early = (toy.enqueue(start_by=soon, deadline=soon) for _ in range(2))
     for job in (late, early):
         cancel(toy, job)
-    toy.execute("UPDATE job SET deadline = now() - interval '1 second' WHERE id = %s", late)
+    passed = "UPDATE job SET start_by = now() - interval '1 s', deadline = now() - interval '1 s' WHERE id = %s"
+    toy.execute(passed, late)
     again(toy, late)
     again(toy, early)
-    assert (toy.job(late)["deadline"], toy.job(early)["deadline"]) == (None, soon)
+    times = [toy.job(job)[name] for job in (late, early) for name in ("start_by", "deadline")]
+    assert times == [None, None, soon, soon]
 
 
 # Cancel

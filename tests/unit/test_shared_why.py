@@ -23,6 +23,7 @@ def facts(*, job: dict[str, Any] | None = None, **others: Any) -> Facts:
         "attempt": 0,
         "max_attempts": 3,
         "not_before": NOW - SECOND,
+        "start_by": None,
         "deadline": None,
         "error": None,
         "worker": None,
@@ -55,6 +56,13 @@ def test_a_job_that_is_due_again_does_not_wait_for_its_back_off() -> None:
 
 def test_its_deadline_has_passed() -> None:
     assert only(facts(job={"deadline": NOW})).code == "wait.deadline"
+
+
+def test_it_was_not_started_in_time() -> None:
+    reason = only(facts(job={"start_by": NOW}))
+    assert reason.code == "wait.start_by"
+    assert "to be started by 2026-11-25 09:00:00 UTC, and was not" in reason.detail
+    assert only(facts(job={"start_by": NOW, "attempt": 1})).code == "wait.nothing", "it has begun once"
 
 
 def test_it_is_paused_by_somebody() -> None:
