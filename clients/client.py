@@ -202,7 +202,7 @@ class Client(Connection):
 
     def create_job(self, kind: str, args: Json, *, idempotency_key: str | None = None, **options: Any) -> Json:
         """Owe a job of a public kind, once however often it is sent. `options`: lane, not_before, start_by, deadline,
-        unique ({"key": …, "scope": "queued", "unfinished" or "period", "period_seconds": …}).
+        limit_key, unique ({"key": …, "scope": "queued", "unfinished" or "period", "period_seconds": …}).
         Returns {"job": …, "run": …, "existing": whether the unique key stood for it already}."""
         return self._owe("/v1/jobs", {"kind": kind, "args": args, **options}, idempotency_key)
 

@@ -23,6 +23,7 @@ def create_job(
     not_before: str | None,
     start_by: str | None,
     deadline: str | None,
+    limit_key: str | None,
     unique: str | None,
     unique_while: str | None,
     unique_for: str | None,
@@ -36,6 +37,7 @@ def create_job(
         "not_before": None if not_before is None else _moment(not_before, "--not-before"),
         "start_by": None if start_by is None else _moment(start_by, "--start-by"),
         "deadline": None if deadline is None else _moment(deadline, "--deadline"),
+        "limit_key": limit_key,
         "unique": _unique(unique, unique_while, unique_for),
     }
     given: Json = {name: value for name, value in body.items() if value is not None}

@@ -148,6 +148,8 @@ def _told(job: Json) -> Iterator[Text]:
         yield _line("start by", local(job["start_by"]))
     if job["deadline"]:
         yield _line("deadline", local(job["deadline"]))
+    if job["limit_key"]:
+        yield _line("limit key", job["limit_key"])
     yield _line("arguments", json.dumps(job["args"], ensure_ascii=False))
     if job["progress"]:
         yield _line("progress", far(job["progress"]))

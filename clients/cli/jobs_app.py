@@ -58,6 +58,9 @@ def create(
     deadline: Annotated[
         str | None, typer.Option("--deadline", help="Given up when not done by then: a time, or 30m, 12h ahead.")
     ] = None,
+    limit_key: Annotated[
+        str | None, typer.Option("--limit-key", help="What limits may count it by: host:example.org.")
+    ] = None,
     unique: Annotated[str | None, typer.Option("--unique", help="A key: one job at a time under it.")] = None,
     unique_while: Annotated[
         str | None, typer.Option("--unique-while", help="queued or unfinished.", show_default="unfinished")
@@ -77,6 +80,7 @@ def create(
         not_before=not_before,
         start_by=start_by,
         deadline=deadline,
+        limit_key=limit_key,
         unique=unique,
         unique_while=unique_while,
         unique_for=unique_for,

@@ -133,6 +133,8 @@ class JobDetail(JobBody):
     args: dict[str, Any]
     start_by: datetime | None
     deadline: datetime | None
+    limit_key: str | None
+    """What limits count it by, beside its queue, kind and workspace."""
     history: list[AttemptBody]
     interventions: list[InterventionBody]
 

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from shared.db import Row, Statements
 from shared.errors import Conflict, MillraceError, NotFound
@@ -16,6 +17,9 @@ SCOPES = ("queue", "kind", "workspace", "key", "each")
 PAUSABLE = ("queue", "kind")
 MOST_RULES = 1000
 """Each round of the dispatcher reads them all."""
+ASKED = "asked."
+"""The prefixes of keys that requests name begin with it."""
+ASKED_CHARACTERS = 200
 _NAME = re.compile(r"[!-.0-~]{1,300}")  # what a path's segment can carry
 
 
@@ -94,6 +98,22 @@ _EXAMPLES = {
     "key": "key:host:example.org",
     "each": "each:host",
 }
+
+
+def check_asked(text: str) -> str:
+    """What a request names its job to be limited by: what a `key:` rule may name. Raises ValueError, in plain words."""
+    try:
+        read_key(f"key:{text}")
+    except LimitKeyInvalid as error:
+        said = "a limit key is PREFIX:NAME, such as host:example.org, in visible ASCII characters without slashes"
+        raise PydanticCustomError("limit_key", said) from error
+    return text
+
+
+def asked_key(workspace: UUID, text: str) -> str:
+    """The key of a job for which a request named `text`. No other workspace's jobs have it, and no code names such."""
+    prefix, _, name = text.partition(":")
+    return f"{ASKED}{prefix}:{workspace}:{name}"
 
 
 def _is_canonical(name: str) -> bool:

@@ -27,6 +27,7 @@ from shared.ledger.batch_schema import CLOSED
 from shared.ledger.execute import KindUnknown
 from shared.ledger.failures import Held, HookFailed
 from shared.ledger.filters import JobFilter
+from shared.ledger.limit_rules import ASKED
 from shared.ledger.messages import JobArgs, Lane, Retry
 from shared.ledger.requests import KindPrivate, check
 from shared.ledger.tasks import Task, Tasks
@@ -264,7 +265,8 @@ placed AS (
 moved AS (
   UPDATE job SET state = 'queued', crashes = 0, worker = NULL, progress = NULL, result = NULL, error = NULL,
          started_at = NULL, finished_at = NULL, args = coalesce(%(args)s, job.args),
-         limit_key = CASE WHEN %(args)s::jsonb IS NULL THEN job.limit_key ELSE %(limit_key)s END,
+         limit_key = CASE WHEN %(args)s::jsonb IS NULL OR starts_with(job.limit_key, '{ASKED}') THEN job.limit_key
+                          ELSE %(limit_key)s END,
          max_attempts = job.attempt + coalesce((%(tries)s::jsonb ->> kind)::integer, %(default)s),
          not_before = CASE WHEN placed.waits THEN '{CLOSED}'
                            ELSE coalesce(%(first)s::timestamptz, now()) + placed.place * %(apart)s END,
@@ -275,7 +277,7 @@ moved AS (
 kept AS (
   INSERT INTO intervention (job, act, by, state, attempt, error, args)
   SELECT id, 'redriven', %(by)s, state, attempt, error, CASE WHEN %(args)s::jsonb IS NOT NULL THEN args END FROM was)
-SELECT * FROM moved ORDER BY id"""  # noqa: S608  # a time of ours
+SELECT * FROM moved ORDER BY id"""  # noqa: S608  # a time and a word of ours
 
 _CANCEL = """
 WITH was AS (

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import psycopg
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from shared import ids, telemetry
 from shared.db import Row, raw
@@ -15,6 +15,7 @@ from shared.errors import MillraceError, Unprocessable
 from shared.ledger.enqueue import Origin, amend, job_row, remember
 from shared.ledger.execute import ArgumentsInvalid, KindUnknown
 from shared.ledger.joint import Joint
+from shared.ledger.limit_rules import ASKED_CHARACTERS, asked_key, check_asked
 from shared.ledger.messages import JobArgs, Lane, Moment
 from shared.ledger.tasks import Tasks
 from shared.ledger.unique import Unique, insert_unique
@@ -35,6 +36,9 @@ class BatchJob(BaseModel):
     not_before: Moment | None = Field(None, description="Not started earlier; by default it is due at once.")
     start_by: Moment | None = Field(None, description="Given up when its first attempt has not begun by then.")
     deadline: Moment | None = Field(None, description="Given up when it is not done by then.")
+    limit_key: Annotated[str, Field(max_length=ASKED_CHARACTERS), AfterValidator(check_asked)] | None = Field(
+        None, description="What limits may count it by, PREFIX:NAME, such as a host that it calls: host:example.org."
+    )
 
 
 class JobRequest(BatchJob):
@@ -61,6 +65,12 @@ class TimesInvalid(MillraceError):
     """The job could never be started."""
 
     code, status, title = "job.times_invalid", 422, "The times do not fit"
+
+
+class LimitKeyFixed(MillraceError):
+    """The kind names what its jobs are limited by."""
+
+    code, status, title = "job.limit_key_fixed", 422, "The kind names its own limit key"
 
 
 @dataclass(frozen=True)
@@ -173,6 +183,10 @@ def row_of(tasks: Tasks, because: Origin, wanted: BatchJob, now: datetime, trace
         if times[name] is not None and times[name] <= max(now, times["not_before"] or now):
             raise TimesInvalid(f"Its {name} passes before it may be started.", **{name: times[name].isoformat()})
     row = job_row(args, because, ids.draw(), traceparent=traceparent, **times)
+    if wanted.limit_key is not None:
+        if type(args).limit_key is not JobArgs.limit_key:
+            raise LimitKeyFixed(f"Jobs of kind {wanted.kind} name what they are limited by: leave limit_key out.")
+        row["limit_key"] = asked_key(because.workspace, wanted.limit_key)
     if wanted.lane is not None:
         row["priority"] = int(Lane[wanted.lane.upper()])
     return row

@@ -62,7 +62,7 @@ PEERS_RUN = str(ids.draw())
 def a_job(id: str, state: str = "queued") -> dict[str, Any]:
     """A job as a service tells it."""
     nothing = dict.fromkeys(("reason", "progress", "result", "trace_id", "started_at", "finished_at", "start_by",
-                             "deadline", "batch", "step"), None)  # fmt: skip
+                             "deadline", "limit_key", "batch", "step"), None)  # fmt: skip
     counts = dict.fromkeys(("attempt", "max_attempts", "crashes"), 1)
     when = dict.fromkeys(("created_at", "not_before"), "2026-11-25T09:00:00Z")
     texts = {"service": "ingest", "kind": "ingest.x.y", "queue": "ingest.jobs", "state": state, "cause": "request"}

@@ -11,9 +11,10 @@ from fastapi import APIRouter
 from fastapi.testclient import TestClient
 
 from shared.http.limits import LARGER
+from shared.ledger.limit_rules import read_key
 from shared.testing.http import TestApp
 from tests.integration.toy.harness import Toy
-from tests.integration.toy.jobs import Asked, Do
+from tests.integration.toy.jobs import Asked, Called, Do
 from tests.integration.toy.web import ACCOUNTS, application
 
 BATCH = "/v1/jobs:batch"
@@ -85,6 +86,13 @@ def test_lane_and_times_are_the_callers(client: TestClient, toy: Toy) -> None:
         (asked(not_before="2026-01-02T00:00:00"), "request.invalid", "timezone"),
         (asked(not_before="9999-12-31T23:59:59-14:00"), "request.invalid", "body.not_before"),
         (asked(queue="other"), "request.invalid", "body.queue"),
+        (asked(limit_key="host"), "request.invalid", "body.limit_key: a limit key is PREFIX:NAME"),
+        (asked(limit_key="host:"), "request.invalid", "such as host:example.org"),
+        (asked(limit_key=":a"), "request.invalid", "body.limit_key"),
+        (asked(limit_key="host:a b"), "request.invalid", "body.limit_key"),
+        (asked(limit_key="host:a/b"), "request.invalid", "body.limit_key"),
+        (asked(limit_key="host:\0"), "request.invalid", "body.limit_key"),
+        (asked(limit_key="host:" + "a" * 196), "request.invalid", "body.limit_key"),
         ({}, "request.invalid", "body.kind"),
         ([], "request.invalid", "body"),
     ],
@@ -171,6 +179,35 @@ def test_owing_needs_the_scope(site: TestApp, toy: Toy) -> None:
     reader = site.client(toy.workspace, frozenset({"read"}))
     assert refusal(reader.post("/v1/jobs", json=asked())) == (403, "auth.forbidden")
     assert refusal(reader.post(BATCH, json={"jobs": [asked()]})) == (403, "auth.forbidden")
+
+
+# What limits count by
+
+
+@pytest.mark.parametrize("name", ["host:example.org:80", "asked.host:a", "each:host", "h:" + "~" * 198])
+def test_what_a_request_names_is_the_workspaces_own(site: TestApp, client: TestClient, toy: Toy, name: str) -> None:
+    answer = client.post("/v1/jobs", json=asked(limit_key=name))
+    assert answer.status_code == 202, answer.text
+    key = client.get(answer.json()["job"]["url"]).json()["limit_key"]
+    prefix, _, rest = name.partition(":")
+    assert key == f"asked.{prefix}:{toy.workspace}:{rest}"
+    read_key(f"key:{key}")  # there can be a rule for it
+    read_key(f"each:asked.{prefix}")
+    site.client().post("/v1/jobs", json=asked(limit_key=name))
+    assert len(toy.execute("SELECT DISTINCT limit_key FROM job")) == 2
+
+
+def test_jobs_of_a_request_name_each_its_own(client: TestClient, toy: Toy) -> None:
+    client.post(BATCH, json={"jobs": [asked(limit_key="host:a"), asked(), asked(limit_key="host:b")]})
+    keys = [row["limit_key"] for row in toy.execute("SELECT limit_key FROM job ORDER BY id")]
+    assert keys == [f"asked.host:{toy.workspace}:a", None, f"asked.host:{toy.workspace}:b"]
+
+
+def test_a_kind_that_names_its_own_keeps_it(client: TestClient, toy: Toy) -> None:
+    body = {"kind": Called.kind, "args": {"host": "a"}}
+    assert client.post("/v1/jobs", json=body).status_code == 202
+    assert refusal(client.post("/v1/jobs", json=body | {"limit_key": "x:y"})) == (422, "job.limit_key_fixed")
+    assert [job["limit_key"] for job in toy.execute("SELECT limit_key FROM job")] == ["host:a"]
 
 
 # Unique jobs

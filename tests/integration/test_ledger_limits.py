@@ -12,6 +12,7 @@ from shared.db import Connection, Database
 from shared.ledger import moves
 from shared.ledger.dispatch import Dispatcher
 from shared.ledger.enqueue import Origin, enqueue, enqueue_many
+from shared.ledger.limit_rules import asked_key
 from shared.ledger.messages import JobArgs
 from tests.integration.toy.harness import Toy
 from tests.integration.toy.jobs import Do, Other
@@ -72,6 +73,16 @@ def test_each_name_has_its_own_count(toy: Toy) -> None:
     rule(toy, "each:host", concurrency=1)
     jobs = owe(toy, Call(name="a"), Call(name="a"), Call(name="b"), Do())
     assert [job.id for job in toy.claim(*jobs)] == [jobs[0], jobs[2], jobs[3]]
+
+
+def test_what_requests_name_counts_by_workspace_and_never_with_what_code_names(toy: Toy) -> None:
+    rule(toy, "each:asked.host", concurrency=1)
+    rule(toy, "each:host", concurrency=1, per_second=0.001)
+    other = ids.draw()
+    jobs = owe(toy, *(Do() for _ in range(4)), Call(name="a"))
+    for job, workspace, name in zip(jobs, (toy.workspace, toy.workspace, other, other), "aaab", strict=False):
+        toy.execute("UPDATE job SET limit_key = %s WHERE id = %s", asked_key(workspace, f"host:{name}"), job)
+    assert [job.id for job in toy.claim(*jobs)] == [jobs[0], jobs[2], jobs[3], jobs[4]]
 
 
 def test_the_strictest_of_several_rules_holds(toy: Toy) -> None:

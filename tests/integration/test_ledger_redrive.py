@@ -128,6 +128,16 @@ def test_a_job_is_limited_by_what_its_edited_arguments_name(toy: Toy) -> None:
         assert toy.job(job)["limit_key"] == key
 
 
+def test_a_key_that_a_request_named_outlives_edited_arguments(toy: Toy) -> None:
+    tasks = tasks_of(fine)
+    tasks.job(Asked)(fine)
+    job = toy.enqueue(Asked(count=1))
+    toy.execute("UPDATE job SET limit_key = 'asked.host:w:a'")
+    cancel(toy, job, tasks)
+    again(toy, job, tasks, args={"count": 2})
+    assert (toy.job(job)["args"]["count"], toy.job(job)["limit_key"]) == (2, "asked.host:w:a")
+
+
 def test_arguments_of_a_public_kind_may_be_edited_once(toy: Toy) -> None:
     job = toy.enqueue(Asked(count=1))
     cancel(toy, job)

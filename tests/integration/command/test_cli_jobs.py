@@ -85,9 +85,10 @@ def test_a_job_is_owed_and_under_a_key_once(client: Client, database: Database, 
     code, out, _ = say(*asked[:-1], "--unique-for", "1h")
     assert out == f"job {first['job']['id']} was there already\nrun {first['run']['id']}\n"
     times = ("--not-before", "1h", "--start-by", "90m", "--deadline", "2h")
-    say("create", RunCanary.kind, "--args", '{"text": "b"}', "--lane", "urgent", *times)
+    say("create", RunCanary.kind, "--args", '{"text": "b"}', "--lane", "urgent", *times, "--limit-key", "host:a")
     [job] = [job for job in jobs(database, kind=RunCanary.kind) if job["args"]["text"] == "b"]
     assert (job["priority"], round((job["deadline"] - job["not_before"]).total_seconds())) == (0, 3600)
+    assert job["limit_key"] == f"asked.host:{job['workspace']}:a"
     assert round((job["start_by"] - job["not_before"]).total_seconds()) == 1800
     assert round((job["not_before"] - job["created_at"]).total_seconds() / 60) == 60
 
@@ -218,6 +219,7 @@ JOB = str(ids.draw())
         (["create", RunCanary.kind, "--lane", "fast"], "--lane 'fast' is none of"),
         (["create", RunCanary.kind, "--not-before", "soon"], "--not-before 'soon' is neither a time"),
         (["create", RunCanary.kind, "--deadline", "1960-01-01"], "deadline"),
+        (["create", RunCanary.kind, "--args", '{"text": ""}', "--limit-key", "x"], "a limit key is PREFIX:NAME"),
         (["create", RunCanary.kind, "--start-by", "never"], "--start-by 'never' is neither a time"),
         (["create", RunCanary.kind, "--unique-for", "1h"], "for how long --unique KEY holds"),
         (["create", RunCanary.kind, "--unique", "k", "--unique-for", "1h", "--unique-while", "queued"], "and not both"),

@@ -28,6 +28,19 @@ class Asked(JobArgs):
     name: str = ""
 
 
+class Called(JobArgs):
+    """Callers may ask for it by name; what limits count it by is the kind's own affair."""
+
+    kind: ClassVar[str] = "toy.host.called"
+    queue: ClassVar[str] = "toy.jobs"
+    public: ClassVar[bool] = True
+
+    host: str
+
+    def limit_key(self) -> str:
+        return f"host:{self.host}"
+
+
 class Other(JobArgs):
     kind: ClassVar[str] = "toy.other.do"
     queue: ClassVar[str] = "toy.jobs"

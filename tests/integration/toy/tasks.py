@@ -11,7 +11,7 @@ from shared.db import raw
 from shared.ledger.attempts import Attempt
 from shared.ledger.enqueue import publish
 from shared.ledger.tasks import Tasks
-from tests.integration.toy.jobs import Asked, Brief, Do, NoteThing, ThingDone
+from tests.integration.toy.jobs import Asked, Brief, Called, Do, NoteThing, ThingDone
 
 tasks = Tasks()
 BODIES: dict[str, Callable[[Attempt, Do], None]] = {}
@@ -30,6 +30,11 @@ def be_brief(attempt: Attempt, args: Brief) -> None:
 @tasks.job(Asked)
 def be_asked(attempt: Attempt, args: Asked) -> int:
     return args.count
+
+
+@tasks.job(Called)
+def be_called(attempt: Attempt, args: Called) -> None:
+    return None
 
 
 @tasks.job(NoteThing)
