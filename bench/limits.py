@@ -4,7 +4,8 @@ Cost: 100,000 jobs of 1,000 workspaces wait; the first 10,000 that are done coun
 done first. Without a rule; with rules that cover other jobs; with every kind of limit in use, none of which holds
 anything up; and beside that with 10,000 jobs of a paused kind in front of the others.
 
-Delay: one workspace has 100,000 jobs waiting, another asks for one job ten times a second. From its commit to its body.
+Delay: one workspace has 100,000 jobs waiting, another asks for one job twenty times a second. From its commit to its
+body.
 """
 
 import argparse
@@ -36,7 +37,7 @@ PAUSED_SHARE: Final = 0.1
 ALONE: Final = 10**12
 """Numbers of the jobs that come one at a time begin here."""
 ASKED: Final = 100
-EVERY_SECONDS: Final = 0.1
+EVERY_SECONDS: Final = 0.05
 LONG_SECONDS: Final = 0.02
 Figures = dict[str, float]
 

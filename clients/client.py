@@ -156,12 +156,13 @@ class Client(Connection):
         return self._get(f"/v1/runs/{run}")
 
     def jobs(self, run: str | None = None, state: str | None = None, **more: str) -> Iterator[Json]:
-        """The newest first. `more`: batch, kind, error (part of the reason), created_from, created_until (RFC 3339)."""
+        """The newest first. `more`: batch, kind, queue, lane, error (part of the reason), created_from, created_until
+        (RFC 3339); `workspace` with the operator's key."""
         return self._pages("/v1/jobs", run=run, state=state, **more)
 
-    def job(self, job: str) -> Json:
-        """With its attempts, and what was done to it."""
-        return self._get(f"/v1/jobs/{job}")
+    def job(self, job: str, workspace: str | None = None) -> Json:
+        """With its attempts, and what was done to it. `workspace`: with the operator's key."""
+        return self._get(f"/v1/jobs/{job}", workspace=workspace)
 
     def watch_job(
         self, job: str, *, patience: float = WATCH_SECONDS, away: Callable[[Exception], None] = lambda problem: None
@@ -239,9 +240,10 @@ class Client(Connection):
         """Over time by kind. `query`: bucket (minute, hour, day), created_from, created_until, kind."""
         return self._get("/v1/jobs:counts", **query)
 
-    def why(self, job: str) -> Json:
-        """What the job waits for, or how it ended: `reasons`, the weightiest first, each with code and detail."""
-        return self._get(f"/v1/jobs/{job}/why")
+    def why(self, job: str, workspace: str | None = None) -> Json:
+        """What the job waits for, or how it ended: `reasons`, the weightiest first, each with code and detail.
+        `workspace`: with the operator's key."""
+        return self._get(f"/v1/jobs/{job}/why", workspace=workspace)
 
     # Batches
 

@@ -1,5 +1,6 @@
 """Named failures. Each carries its facts, its HTTP status and the problem type of RFC 9457."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 
@@ -22,6 +23,22 @@ class MillraceError(Exception):
     def reason(self) -> dict[str, Any]:
         """What jobs, rows and events keep of it."""
         return {"code": self.code, "detail": self.detail, **self.facts}
+
+
+_IN_JSON = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "Input should be an object"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type"), "Input should be an array"),
+    "none_required": "Input should be null",
+}
+"""What pydantic says in Python's words, by the type of the error."""
+
+
+def what_is_wrong(errors: Iterable[Mapping[str, Any]], *above: str) -> list[dict[str, str]]:
+    """pydantic's errors, each with `where` it is, below `above`, and its `detail`."""
+    return [
+        {"where": ".".join([*above, *map(str, each["loc"])]), "detail": _IN_JSON.get(each["type"], each["msg"])}
+        for each in errors
+    ]
 
 
 class BadRequest(MillraceError):

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +15,7 @@ from clients.cli.errors import BadInput
 from clients.cli.jobs import STATES as JOB_STATES
 from clients.cli.jobs import id_of
 from clients.cli.tables import check, local, show, state_of, table, took
+from clients.client import Client
 
 Json = dict[str, Any]
 STATES: Final = ("running", "ending", "succeeded", "failed", "cancelled")
@@ -53,18 +55,45 @@ def start_batch(folder: Path, file: Path, *, as_json: bool) -> None:
     print(json.dumps(found) if as_json else said)
 
 
-def _read(file: Path) -> Json:
+def start_burst(folder: Path, definition: str, file: Path, dataset: str | None, *, as_json: bool) -> None:
+    """Raises BadInput when the file holds no recipients, or there is no such definition."""
+    recipients = _load(file)
+    if not isinstance(recipients, list):
+        raise BadInput(f'{file} holds no recipients such as [{{"name": "North", "only": {{"region": "North"}}}}]')
+    with place.client(folder) as client:
+        found = client.burst(_definition(client, definition), recipients, dataset)
+    said = f"batch {found['batch']['id']} of {found['renders']:,} reports in run {found['run']['id']}"
+    print(json.dumps(found) if as_json else said)
+
+
+def _definition(client: Client, text: str) -> str:
+    """The id of the definition of this id or name."""
     try:
-        body = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text("utf-8"))
+        return str(UUID(text))
+    except ValueError:
+        found = [each["id"] for each in client.definitions() if each["name"] == text]
+    if not found:
+        raise BadInput(f"there is no definition named {text!r}")
+    return str(found[0])
+
+
+def _load(file: Path) -> Any:
+    try:
+        return json.loads(sys.stdin.read() if str(file) == "-" else file.read_text("utf-8"))
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{file} is no JSON: {error}") from None
+
+
+def _read(file: Path) -> Json:
+    body = _load(file)
     if not isinstance(body, dict) or not isinstance(body.get("steps"), list):
         raise BadInput(f'{file} holds no batch such as {{"steps": [[{{"kind": "…", "args": {{}}}}]]}}')
     if unknown := body.keys() - {"steps", "name", "on_failure"}:
         raise BadInput(f"{file} has {', '.join(sorted(unknown))}: a batch has steps, name and on_failure")
-    return body
+    found: Json = body
+    return found
 
 
 def cancel_batch(folder: Path, batch: str, *, as_json: bool) -> None:

@@ -51,6 +51,24 @@ def start(
 
 
 @app.command()
+def burst(
+    definition: Annotated[str, typer.Argument(metavar="DEFINITION", help="A report definition's name or id.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSON: a list of recipients (name, and only: their rows' columns). - for stdin.")
+    ],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Which one, of a definition that is made for every dataset.")
+    ] = None,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+) -> None:
+    """Render one report of a definition for each recipient, of their rows alone."""
+    from clients.cli import batches
+
+    batches.start_burst(folder(state), definition, file, dataset, as_json=as_json)
+
+
+@app.command()
 def cancel(batch: Which, as_json: JsonOption = False, state: StateOption = None) -> None:
     """Call all jobs of a batch off that have not ended."""
     from clients.cli import batches

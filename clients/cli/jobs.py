@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,15 +49,20 @@ class Filter:
         since: str | None,
         until: str | None,
         batch: str | None = None,
+        queue: str | None = None,
+        lane: str | None = None,
     ) -> "Filter":
         """Raises BadInput."""
         if state is not None and state not in STATES:
             raise BadInput(f"--job-state {state!r} is none of {', '.join(STATES)}")
+        check_lane(lane)
         values = {
             "run": None if run is None else id_of(run, "run"),
             "batch": None if batch is None else id_of(batch, "batch"),
             "state": state,
             "kind": kind,
+            "queue": queue,
+            "lane": lane,
             "error": error,
             "created_from": None if since is None else _moment(since, "--since"),
             "created_until": None if until is None else _moment(until, "--until"),
@@ -81,10 +87,10 @@ def _moment(text: str, option: str) -> str:
         raise BadInput(f"{option} {text!r} is neither a time (2026-11-25T09:00) nor an age (30m, 12h, 7d)") from None
 
 
-def list_jobs(folder: Path, wanted: Filter, limit: int, *, as_json: bool) -> None:
+def list_jobs(folder: Path, wanted: Filter, limit: int, workspace: str | None, *, as_json: bool) -> None:
     """Raises CommandError, when all else is told, when a service could not be asked."""
-    with place.client(folder) as client:
-        found = list(itertools.islice(client.jobs(**wanted.values), limit))
+    with _looking(folder, workspace) as (client, whose):
+        found = list(itertools.islice(client.jobs(**wanted.values, **whose), limit))
     if as_json:
         print(json.dumps({"jobs": found, "unreachable": sorted(client.unreachable)}))
     else:
@@ -103,9 +109,17 @@ def _list(found: list[Json]) -> None:
 # One job
 
 
-def show_job(folder: Path, job: str, *, as_json: bool) -> None:
-    with place.client(folder) as client:
-        found = client.job(id_of(job, "job"))
+@contextmanager
+def _looking(folder: Path, workspace: str | None) -> Iterator[tuple[Client, dict[str, str]]]:
+    """Who may look: the workspace's own client, or the operator's with the workspace that it names."""
+    whose = {} if workspace is None else {"workspace": id_of(workspace, "workspace")}
+    with place.operator(folder) if whose else place.client(folder) as client:
+        yield client, whose
+
+
+def show_job(folder: Path, job: str, workspace: str | None, *, as_json: bool) -> None:
+    with _looking(folder, workspace) as (client, whose):
+        found = client.job(id_of(job, "job"), **whose)
     if as_json:
         print(json.dumps(found))
         return
@@ -114,9 +128,9 @@ def show_job(folder: Path, job: str, *, as_json: bool) -> None:
         console.print(line)
 
 
-def why(folder: Path, job: str, *, as_json: bool) -> None:
-    with place.client(folder) as client:
-        found = client.why(id_of(job, "job"))
+def why(folder: Path, job: str, workspace: str | None, *, as_json: bool) -> None:
+    with _looking(folder, workspace) as (client, whose):
+        found = client.why(id_of(job, "job"), **whose)
     if as_json:
         print(json.dumps(found))
         return
@@ -133,7 +147,7 @@ def why(folder: Path, job: str, *, as_json: bool) -> None:
 
 def _told(job: Json) -> Iterator[Text]:
     yield _line("job", job["id"])
-    began = f" (owed as {job['began_as']})" if job["began_as"] else ""
+    began = f" (owed as {job['began_as']})" if job.get("began_as") else ""
     yield _line("kind", f"{job['kind']}{began}, queue {job['queue']}, lane {job['lane']}")
     yield Text.assemble(_line("state", ""), state_of(job))
     if job["reason"]:
@@ -167,7 +181,8 @@ def _attempts(job: Json) -> Iterator[tuple[datetime, list[Text]]]:
         when = f"  {local(attempt['started_at'])}, {took(attempt, 'started_at')}{version}"
         lines = [Text.assemble((head, "bold"), when)]
         if error := attempt["error"]:
-            lines.append(Text(f"  {error['code']}: {_said(error)}", "red"))
+            style = "" if attempt["outcome"] == "continued" else "red"
+            lines.append(Text(f"  {error['code']}: {_said(error)}", style))
             facts = {k: v for k, v in error.items() if k not in ("code", "detail", "type", "traceback", "attempts")}
             if facts:
                 lines.append(Text(f"  {json.dumps(facts, ensure_ascii=False)}"))
@@ -308,6 +323,8 @@ class Moving:
 
 def check_lane(lane: str | None) -> None:
     """Raises BadInput."""
+    if lane == "":
+        raise BadInput(f"say into which lane: --lane {', '.join(LANES)}")
     if lane is not None and lane not in LANES:
         raise BadInput(f"--lane {lane!r} is none of {', '.join(LANES)}")
 

@@ -13,6 +13,9 @@ Run = Annotated[str | None, typer.Option("--run", help="Of one run.")]
 Batch = Annotated[str | None, typer.Option("--batch", help="Of one batch.")]
 JobState = Annotated[str | None, typer.Option("--job-state", help="queued, running, succeeded, failed or cancelled.")]
 Kind = Annotated[str | None, typer.Option("--kind", help="Of one kind, such as reports.report.render.")]
+Queue = Annotated[str | None, typer.Option("--queue", help="Of one queue, such as reports.jobs.")]
+InLane = Annotated[str | None, typer.Option("--lane", help="Of one lane: urgent, normal or bulk.")]
+Workspace = Annotated[str | None, typer.Option("--workspace", help="Of this workspace: with the operator's key.")]
 Error = Annotated[str | None, typer.Option("--error", help="With this in their reason.")]
 Since = Annotated[str | None, typer.Option("--since", help="Created since: a date, a time, or 30m, 12h, 7d ago.")]
 Until = Annotated[str | None, typer.Option("--until", help="Created before.")]
@@ -27,9 +30,12 @@ def list_(
     batch: Batch = None,
     job_state: JobState = None,
     kind: Kind = None,
+    queue: Queue = None,
+    lane: InLane = None,
     error: Error = None,
     since: Since = None,
     until: Until = None,
+    workspace: Workspace = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
     as_json: JsonOption = False,
     state: StateOption = None,
@@ -37,8 +43,10 @@ def list_(
     """List jobs, the newest first."""
     from clients.cli import jobs
 
-    wanted = jobs.Filter.of(run=run, batch=batch, state=job_state, kind=kind, error=error, since=since, until=until)
-    jobs.list_jobs(folder(state), wanted, limit, as_json=as_json)
+    wanted = jobs.Filter.of(
+        run=run, batch=batch, state=job_state, kind=kind, queue=queue, lane=lane, error=error, since=since, until=until
+    )
+    jobs.list_jobs(folder(state), wanted, limit, workspace, as_json=as_json)
 
 
 @app.command()
@@ -90,12 +98,15 @@ def create(
 
 @app.command()
 def show(
-    job: Annotated[str, typer.Argument(help="A job's id.")], as_json: JsonOption = False, state: StateOption = None
+    job: Annotated[str, typer.Argument(help="A job's id.")],
+    workspace: Workspace = None,
+    as_json: JsonOption = False,
+    state: StateOption = None,
 ) -> None:
     """Show one job: what it is, how it stands, why, every attempt, and what was done to it."""
     from clients.cli import jobs
 
-    jobs.show_job(folder(state), job, as_json=as_json)
+    jobs.show_job(folder(state), job, workspace, as_json=as_json)
 
 
 @app.command()
@@ -110,12 +121,15 @@ def watch(
 
 @app.command()
 def why(
-    job: Annotated[str, typer.Argument(help="A job's id.")], as_json: JsonOption = False, state: StateOption = None
+    job: Annotated[str, typer.Argument(help="A job's id.")],
+    workspace: Workspace = None,
+    as_json: JsonOption = False,
+    state: StateOption = None,
 ) -> None:
     """Say what a job waits for, or why it ended as it did."""
     from clients.cli import jobs
 
-    jobs.why(folder(state), job, as_json=as_json)
+    jobs.why(folder(state), job, workspace, as_json=as_json)
 
 
 @app.command()
@@ -125,6 +139,8 @@ def retry(
     batch: Batch = None,
     job_state: JobState = None,
     kind: Kind = None,
+    queue: Queue = None,
+    lane: InLane = None,
     error: Error = None,
     since: Since = None,
     until: Until = None,
@@ -142,7 +158,9 @@ def retry(
     """Drive failed and cancelled jobs again: those named, or all that the options match."""
     from clients.cli import jobs
 
-    wanted = jobs.Filter.of(run=run, batch=batch, state=job_state, kind=kind, error=error, since=since, until=until)
+    wanted = jobs.Filter.of(
+        run=run, batch=batch, state=job_state, kind=kind, queue=queue, lane=lane, error=error, since=since, until=until
+    )
     moving = jobs.Moving(folder(state), "retry", dry_run=dry_run, yes=yes, as_json=as_json)
     moving.move(ids or [], wanted, everything=all_, args=args, per_second=per_second)
 
@@ -154,6 +172,8 @@ def cancel(
     batch: Batch = None,
     job_state: JobState = None,
     kind: Kind = None,
+    queue: Queue = None,
+    lane: InLane = None,
     error: Error = None,
     since: Since = None,
     until: Until = None,
@@ -166,7 +186,9 @@ def cancel(
     """Call waiting and running jobs off: those named, or all that the options match."""
     from clients.cli import jobs
 
-    wanted = jobs.Filter.of(run=run, batch=batch, state=job_state, kind=kind, error=error, since=since, until=until)
+    wanted = jobs.Filter.of(
+        run=run, batch=batch, state=job_state, kind=kind, queue=queue, lane=lane, error=error, since=since, until=until
+    )
     moving = jobs.Moving(folder(state), "cancel", dry_run=dry_run, yes=yes, as_json=as_json)
     moving.move(ids or [], wanted, everything=all_)
 
@@ -178,6 +200,8 @@ def prioritise(
     run: Run = None,
     batch: Batch = None,
     kind: Kind = None,
+    queue: Queue = None,
+    in_lane: Annotated[str | None, typer.Option("--in-lane", help="Of one lane.")] = None,
     error: Error = None,
     since: Since = None,
     until: Until = None,
@@ -191,7 +215,9 @@ def prioritise(
     from clients.cli import jobs
 
     jobs.check_lane(lane)
-    wanted = jobs.Filter.of(run=run, batch=batch, state=None, kind=kind, error=error, since=since, until=until)
+    wanted = jobs.Filter.of(
+        run=run, batch=batch, state=None, kind=kind, queue=queue, lane=in_lane, error=error, since=since, until=until
+    )
     moving = jobs.Moving(folder(state), "prioritise", dry_run=dry_run, yes=yes, as_json=as_json, lane=lane)
     moving.move(ids or [], wanted, everything=all_)
 

@@ -178,7 +178,9 @@ class Journey:
     def _show(self, run: Json) -> None:
         """Moves the steps to where the run's jobs are."""
         jobs = run["jobs"]
-        self._show_jobs(self._load, [job for job in jobs if job["kind"] == "ingest.dataset.load"])
+        self._show_jobs(
+            self._load, [job for job in jobs if (job.get("began_as") or job["kind"]) == "ingest.dataset.load"]
+        )
         renders = [job for job in jobs if job["kind"] == "reports.report.render"]
         self._show_jobs(self._render, renders)
 

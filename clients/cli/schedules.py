@@ -13,7 +13,7 @@ from rich.text import Text
 
 from clients.cli import place
 from clients.cli.errors import BadInput
-from clients.cli.jobs import arguments
+from clients.cli.jobs import arguments, check_lane
 from clients.cli.tables import check, local, show, table
 from clients.client import Client
 
@@ -27,6 +27,12 @@ STYLES: Final = {
     "waiting": "yellow",
     "skipped": "magenta",
 }
+_RULES: Final = {"cron", "every_seconds", "at"}
+_DEFINITION: Final = {
+    *("name", "kind", "args", "zone", "start", "end", "jitter_seconds", "misfire", "grace_seconds"),
+    *("window_seconds", "overlap", "lane", *_RULES),
+}
+"""What people say of a schedule; the rest says how it stands."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -38,27 +44,37 @@ def times(
     cron: str | None,
     every: str | None,
     at: str | None,
-    zone: str,
+    zone: str | None,
     start: str | None,
     end: str | None,
-    jitter: str = "0s",
+    jitter: str | None = None,
 ) -> Json:
-    """In the API's words. Raises BadInput."""
+    """Those that are given, in the API's words. Raises BadInput."""
     found = {
+        "zone": zone,
         "cron": cron,
         "every_seconds": None if every is None else _seconds(every, "--every"),
         "at": None if at is None else _moment(at, "--at"),
         "start": None if start is None else _moment(start, "--start"),
         "end": None if end is None else _moment(end, "--end"),
-        "jitter_seconds": _seconds(jitter, "--jitter") or None,
+        "jitter_seconds": None if jitter is None else _seconds(jitter, "--jitter"),
     }
-    return {"zone": zone, **{name: value for name, value in found.items() if value is not None}}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def policies(*, misfire: str, grace: str, window: str, overlap: str) -> Json:
-    """In the API's words. Raises BadInput."""
-    seconds = {"grace_seconds": _seconds(grace, "--grace"), "window_seconds": _seconds(window, "--window")}
-    return {"misfire": misfire, "overlap": overlap, **seconds}
+def policies(
+    *, misfire: str | None, grace: str | None, window: str | None, overlap: str | None, lane: str | None
+) -> Json:
+    """Those that are given, in the API's words. Raises BadInput."""
+    check_lane(lane)
+    found = {
+        "misfire": misfire,
+        "grace_seconds": None if grace is None else _seconds(grace, "--grace"),
+        "window_seconds": None if window is None else _seconds(window, "--window"),
+        "overlap": overlap,
+        "lane": lane,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _seconds(text: str, option: str) -> int:
@@ -129,6 +145,18 @@ def create_schedule(folder: Path, name: str, kind: str, args: str, more: Json, *
         _tell(client.create_schedule(**body), as_json=as_json)
 
 
+def edit_schedule(folder: Path, schedule: str, changes: Json, *, as_json: bool) -> None:
+    """What is not among the changes stays as it is; of `cron`, `every_seconds` and `at` a new one takes the old one's
+    place."""
+    if not changes:
+        raise BadInput("say what is to change, such as --cron or --overlap")
+    with place.client(folder) as client:
+        id = _find(client, schedule)
+        stays = _DEFINITION if changes.keys().isdisjoint(_RULES) else _DEFINITION - _RULES
+        stands = {name: value for name, value in client.schedule(id).items() if name in stays and value is not None}
+        _tell(client.replace_schedule(id, **(stands | changes)), as_json=as_json)
+
+
 def act(folder: Path, schedule: str, what: Literal["pause", "resume"], *, as_json: bool) -> None:
     with place.client(folder) as client:
         do = client.pause_schedule if what == "pause" else client.resume_schedule
@@ -190,6 +218,7 @@ def _tell(schedule: Json, *, as_json: bool) -> None:
         "when": f"{_when(schedule)} in {schedule['zone']}{_bounds(schedule)}",
         "misfire": f"{schedule['misfire']}, grace {schedule['grace_seconds']} s",
         "overlap": schedule["overlap"],
+        "lane": schedule["lane"] or "the kind's",
         "next": local(schedule["next_at"]) if schedule["next_at"] else "not any more, or not now",
         "fired": f"{schedule['fired']} times" + (f", last job {_last(schedule)}" if schedule["last_job"] else ""),
     }

@@ -15,7 +15,14 @@ At = Annotated[str | None, typer.Option("--at", help="Once: 2026-12-24T18:00, by
 Zone = Annotated[str, typer.Option("--zone", help="IANA time zone, such as Europe/Berlin.")]
 Start = Annotated[str | None, typer.Option("--start", help="No fire earlier than this.")]
 End = Annotated[str | None, typer.Option("--end", help="No fire at this time or later.")]
-Jitter = Annotated[str, typer.Option("--jitter", help="Each fire is late by a share of this: 30s, 5m.")]
+Jitter = Annotated[str | None, typer.Option("--jitter", help="Each fire is late by a share of this: 30s, 5m.")]
+Misfire = Annotated[str | None, typer.Option("--misfire", help="Of slots that were missed: skip, once or all.")]
+Grace = Annotated[str | None, typer.Option("--grace", help="Late by no more than this is not missed.")]
+Window = Annotated[str | None, typer.Option("--window", help="With --misfire all: how far back.")]
+Overlap = Annotated[
+    str | None, typer.Option("--overlap", help="While an earlier job is unfinished: allow, skip, queue or cancel.")
+]
+LaneOption = Annotated[str | None, typer.Option("--lane", help="Of its jobs: urgent, normal or bulk.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
 
 
@@ -55,12 +62,11 @@ def create(
     start: Start = None,
     end: End = None,
     jitter: Jitter = "0s",
-    misfire: Annotated[str, typer.Option("--misfire", help="Of slots that were missed: skip, once or all.")] = "once",
-    grace: Annotated[str, typer.Option("--grace", help="Late by no more than this is not missed.")] = "60s",
-    window: Annotated[str, typer.Option("--window", help="With --misfire all: how far back.")] = "1h",
-    overlap: Annotated[
-        str, typer.Option("--overlap", help="While an earlier job is unfinished: allow, skip, queue or cancel.")
-    ] = "allow",
+    misfire: Misfire = "once",
+    grace: Grace = "60s",
+    window: Window = "1h",
+    overlap: Overlap = "allow",
+    lane: LaneOption = None,
     as_json: JsonOption = False,
     state: StateOption = None,
 ) -> None:
@@ -68,8 +74,39 @@ def create(
     from clients.cli import schedules
 
     times = schedules.times(cron=cron, every=every, at=at, zone=zone, start=start, end=end, jitter=jitter)
-    policies = schedules.policies(misfire=misfire, grace=grace, window=window, overlap=overlap)
+    policies = schedules.policies(misfire=misfire, grace=grace, window=window, overlap=overlap, lane=lane)
     schedules.create_schedule(folder(state), name, kind, args, {**times, **policies}, as_json=as_json)
+
+
+@app.command()
+def edit(
+    schedule: Which,
+    name: Annotated[str | None, typer.Option("--name", help="Another name.")] = None,
+    args: Annotated[str | None, typer.Option("--args", help="Other arguments of its jobs, as JSON.")] = None,
+    cron: Cron = None,
+    every: Every = None,
+    at: At = None,
+    zone: Annotated[str | None, typer.Option("--zone", help="IANA time zone, such as Europe/Berlin.")] = None,
+    start: Start = None,
+    end: End = None,
+    jitter: Jitter = None,
+    misfire: Misfire = None,
+    grace: Grace = None,
+    window: Window = None,
+    overlap: Overlap = None,
+    lane: LaneOption = None,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+) -> None:
+    """Change what is given of a schedule, and nothing else."""
+    from clients.cli import schedules
+    from clients.cli.jobs import arguments
+
+    changes = schedules.times(cron=cron, every=every, at=at, zone=zone, start=start, end=end, jitter=jitter)
+    changes |= schedules.policies(misfire=misfire, grace=grace, window=window, overlap=overlap, lane=lane)
+    changes |= {} if name is None else {"name": name}
+    changes |= {} if args is None else {"args": arguments(args)}
+    schedules.edit_schedule(folder(state), schedule, changes, as_json=as_json)
 
 
 @app.command()

@@ -21,6 +21,7 @@ class Job(Protocol):
     """What the rules need to know of a job."""
 
     kind: str
+    began_as: str | None
     state: str
     cause: str
     cause_id: UUID
@@ -32,6 +33,7 @@ class Step(BaseModel):
     """A job as far as the rules need to know it."""
 
     kind: str
+    began_as: str | None = None
     state: str
     cause: str
     cause_id: UUID
@@ -88,7 +90,7 @@ def moved_since(finished_at: datetime | None, jobs: Sequence[Job]) -> bool:
 
 def _not_taken_in(jobs: Sequence[Job], events: Sequence[Envelope]) -> list[str]:
     """Kinds of jobs that events must cause and have not yet caused."""
-    caused: set[tuple[UUID, str]] = {(job.cause_id, job.kind) for job in jobs if job.cause == "event"}
+    caused: set[tuple[UUID, str]] = {(job.cause_id, job.began_as or job.kind) for job in jobs if job.cause == "event"}
     return [kind for event in events for kind in consumers(event.type) if (event.id, kind) not in caused]
 
 

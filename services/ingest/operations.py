@@ -190,7 +190,7 @@ def find_parts(session: Session, batch: UUID) -> list[PartRead | None]:
         raise Snooze(f"{unfinished} parts are being read again.", after=PARTS_SECONDS)
     for row in rows:
         if row["state"] != "succeeded":
-            raise PartMissing(f"The job of a part {row['state']}: {row['error']['detail']}", job=str(row["id"]))
+            raise PartMissing(f"A part was not read: {row['error']['detail']}", job=str(row["id"]))
     return [PartRead(**row["result"]) if row["result"] is not None else None for row in rows]
 
 

@@ -72,7 +72,8 @@ def _bytes(attempt: Attempt) -> operations.Progress:
 
 
 def _complete(attempt: Attempt, loading: operations.Loading, loaded: LoadResult) -> None:
-    with attempt.finishing({"rows_loaded": loaded.rows_loaded, "rows_rejected": loaded.rows_rejected}) as session:
+    counts = {"rows_loaded": loaded.rows_loaded, "rows_rejected": loaded.rows_rejected}
+    with attempt.finishing({"version": loading.version.version, **counts}) as session:
         operations.complete_load(session, loading, loaded)
 
 

@@ -73,7 +73,7 @@ def send_message(attempt: Attempt, args: SendMessage) -> None:
         raise Snooze("Other messages are on their way to this destination.", after=busy.after) from None
     except NotDelivered as failure:
         raise _noted(attempt, args, failure.result) from None
-    with attempt.finishing() as session:
+    with attempt.finishing({"delivery": str(args.delivery_id)}) as session:
         operations.complete(session, args.delivery_id, Result.of_json(kept))
 
 

@@ -37,7 +37,7 @@ def render_report(attempt: Attempt, args: RenderReport) -> None:
         found = operations.begin_render(session, args.render_id)
     with scratch(settings.scratch_dir, attempt.job.id, attempt.job.attempt) as directory:
         rendered, stored = operations.make_report(ObjectStore(settings.objects_url), found, directory, attempt.progress)
-    with attempt.finishing({"artifacts": len(stored)}) as session:
+    with attempt.finishing({"render": str(found.id), "artifacts": len(stored)}) as session:
         operations.finish_render(session, found, rendered, stored)
 
 

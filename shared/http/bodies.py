@@ -8,9 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contracts.envelope import Envelope
 from shared.ledger.filters import JobFilter
-from shared.ledger.messages import Moment
+from shared.ledger.messages import LaneName, Moment
 from shared.ledger.redrive import MOST_JOBS
-from shared.ledger.requests import LaneName
 
 
 class JobLink(BaseModel):
@@ -131,9 +130,9 @@ class InterventionBody(BaseModel):
 
 class JobDetail(JobBody):
     args: dict[str, Any]
-    start_by: datetime | None
+    start_by: datetime | None = None
     deadline: datetime | None
-    limit_key: str | None
+    limit_key: str | None = None
     """What limits count it by, beside its queue, kind and workspace."""
     history: list[AttemptBody]
     interventions: list[InterventionBody]

@@ -17,7 +17,7 @@ from shared.db import Database
 from shared.errors import Forbidden, MillraceError, Unauthenticated
 from shared.ledger.enqueue import KEY_CHARACTERS, Origin
 from shared.ledger.filters import JobFilter, State
-from shared.ledger.messages import Moment
+from shared.ledger.messages import LaneName, Moment
 
 
 def credential(request: Request) -> str:
@@ -65,6 +65,26 @@ def requires(scope: str) -> Callable[[Request], Awaitable[Principal]]:
     return check
 
 
+_reads = requires("read")
+
+
+async def looks(
+    request: Request,
+    workspace: Annotated[UUID | None, Query(description="For the operator: whose jobs.")] = None,
+) -> Principal:
+    """A reader of the own workspace; or the operator, as one of the workspace that it names."""
+    if workspace is None:
+        return await _reads(request)
+    caller = await caller_of(request)
+    if "operator" not in caller.scopes:
+        raise Forbidden("Only the operator names a workspace: other keys have one.", scope="operator")
+    _refuse_unknown(request)
+    return Principal(caller.name, frozenset({"read"}), workspace)
+
+
+looks.scope = "read"  # type: ignore[attr-defined]  # the same
+
+
 class QueryUnknown(MillraceError):
     """A query parameter that the route does not know. Were it passed over, a misspelt filter would match everything."""
 
@@ -90,6 +110,7 @@ class Caller:
     """Annotations for routes: `caller: Caller.Read`."""
 
     Read = Annotated[Principal, Depends(requires("read"))]
+    Look = Annotated[Principal, Depends(looks)]
     Write = Annotated[Principal, Depends(requires("write"))]
     Admin = Annotated[Principal, Depends(requires("admin"))]
     Operator = Annotated[Principal, Depends(requires("operator"))]
@@ -117,6 +138,8 @@ def _wanted(
     batch: UUID | None = None,
     state: State | None = None,
     kind: Annotated[str | None, Query(max_length=200)] = None,
+    queue: Annotated[str | None, Query(max_length=200)] = None,
+    lane: LaneName | None = None,
     created_from: Moment | None = None,
     created_until: Moment | None = None,
     error: Annotated[str | None, Query(min_length=1, max_length=500, description="Part of the reason.")] = None,
@@ -126,6 +149,8 @@ def _wanted(
         batch=batch,
         state=state,
         kind=kind,
+        queue=queue,
+        lane=lane,
         created_from=created_from,
         created_until=created_until,
         error=error,

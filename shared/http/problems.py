@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from shared.db import is_outage
-from shared.errors import MillraceError, Unauthenticated, Unavailable
+from shared.errors import MillraceError, Unauthenticated, Unavailable, what_is_wrong
 from shared.ledger.values import storable
 
 log = structlog.get_logger(__name__)
@@ -54,9 +54,7 @@ async def _on_named(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [
-        {"where": ".".join(str(part) for part in found["loc"]), "detail": found["msg"]} for found in error.errors()
-    ]
+    errors = what_is_wrong(error.errors())
     said = "; ".join(f"{found['where']}: {found['detail']}" for found in errors[:3])
     return problem(422, "request.invalid", "The request is not valid", said, errors=errors)
 

@@ -78,7 +78,7 @@ def retry_one(request: Request, caller: Principal, id: UUID, body: RetryBody | N
 
 def prioritise_one(request: Request, caller: Principal, id: UUID, body: PrioritiseBody) -> JobDetail:
     assert caller.workspace is not None
-    redrive.prioritise_one(request.app.state.database, caller.workspace, id, caller.name, Lane[body.lane.upper()])
+    redrive.prioritise_one(request.app.state.database, caller.workspace, id, caller.name, Lane.named(body.lane))
     return _shown(request, caller.workspace, id)
 
 
@@ -97,7 +97,7 @@ def prioritise_many(
     request: Request, caller: Principal, body: PrioritiseManyBody, spared: tuple[str, ...] = ()
 ) -> MovedBody:
     assert caller.workspace is not None
-    move = redrive.prioritising(caller.workspace, caller.name, Lane[body.lane.upper()])
+    move = redrive.prioritising(caller.workspace, caller.name, Lane.named(body.lane))
     return _many(request, caller.workspace, body, replace(move, spared=spared))
 
 

@@ -15,6 +15,7 @@ from shared.http.bodies import Accepted, JobLink, RunLink
 from shared.http.dependencies import Caller, IdempotencyKey, PageLimit
 from shared.ledger import schedules
 from shared.ledger.enqueue import remember
+from shared.ledger.messages import LaneName
 from shared.ledger.schedules import PREVIEW_SLOTS
 from shared.schedules.policies import Misfire, Overlap, Plan
 from shared.schedules.request import ScheduleRequest, Timing
@@ -44,6 +45,8 @@ class ScheduleBody(BaseModel):
     grace_seconds: int
     window_seconds: int
     overlap: Overlap
+    lane: LaneName | None = None
+    """Of the jobs that it fires; null: the kind's own."""
     state: ScheduleState
     reason: dict[str, Any] | None
     """Why it is `broken`."""

@@ -132,6 +132,8 @@ class Attempt:
         It stays one job, so its batch, schedule and unique key wait for all of it, and calling it off calls off what
         it is by then, and the batch that it waits for.
         """
+        if self.finished:
+            raise RuntimeError("The attempt has ended the job: it does not go on.")
         self.next = Next(args, after)
 
     def publish(self, event: Event, *, subject: UUID) -> UUID:

@@ -36,7 +36,7 @@ COMMENT ON COLUMN batch.opens IS 'The job that goes on when it has ended. When t
 CREATE INDEX batch_open ON batch (id) WHERE finished_at IS NULL;
 CREATE INDEX batch_workspace ON batch (workspace, id);
 CREATE INDEX batch_finished ON batch (finished_at);
-CREATE INDEX batch_opens ON batch (opens) WHERE opens IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX batch_opens ON batch (opens) WHERE opens IS NOT NULL;
 
 ALTER TABLE job
   ADD COLUMN batch   uuid,

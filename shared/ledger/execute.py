@@ -103,7 +103,7 @@ class Executor:
 
     def run(self, kind: str, ids: list[UUID]) -> None:
         """Do what a wake-up for `ids` asks for. Whatever happens to one job, the others go on."""
-        message = _Message(moves.claim(self._ledger, self._worker, ids))
+        message = _Message(moves.claim(self._ledger, self._worker, ids, kind))
         try:
             with self._patience.watching(message) if message.is_shared else nullcontext():
                 self._work(message)

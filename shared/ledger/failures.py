@@ -172,7 +172,7 @@ def _fail(
     with database.transaction(lock_seconds=lock_seconds, origin=job.origin) as session:
         connection = raw(session)
         if queued:
-            moved = moves.give_up(connection, job.id, reason)
+            moved = moves.give_up(connection, job.id, job.attempt, reason)
         else:
             moved = moves.fail(connection, job.id, job.attempt, reason, crashed=crashed)
         if moved and task is not None and task.on_failed is not None:

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared import ids
-from shared.ledger.messages import Moment
+from shared.ledger.messages import Lane, LaneName, Moment
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -18,6 +18,8 @@ class JobFilter(BaseModel):
 
     state: State | None = None
     kind: Annotated[str, Field(max_length=200)] | None = None
+    queue: Annotated[str, Field(max_length=200)] | None = None
+    lane: LaneName | None = None
     run: UUID | None = None
     batch: UUID | None = None
     created_from: Moment | None = None
@@ -34,6 +36,8 @@ class JobFilter(BaseModel):
             "batch = %s": self.batch,
             "state = %s": self.state,
             "kind = %s": self.kind,
+            "queue = %s": self.queue,
+            "priority = %s": None if self.lane is None else int(Lane.named(self.lane)),
             "id >= %s": ids.floor(self.created_from) if self.created_from else None,
             "id < %s": ids.floor(self.created_until) if self.created_until else None,
             "strpos(lower(concat_ws(' ', error ->> 'code', error ->> 'detail')), lower(%s)) > 0": self.error,

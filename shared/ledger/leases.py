@@ -195,8 +195,8 @@ class Keeper:
 
 _ENDED = """
 SELECT job, number, extract(epoch FROM now() - finished_at)::float AS seconds FROM attempt
-WHERE job = ANY(%s) AND outcome <> 'succeeded'"""
-"""A body that has succeeded may still have something to put away."""
+WHERE job = ANY(%s) AND outcome NOT IN ('succeeded', 'continued')"""
+"""A body that has done its part may still have something to put away."""
 
 _SAY_STOPPED = """
 WITH said AS (

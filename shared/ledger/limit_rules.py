@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from shared.db import Row, Statements
 from shared.errors import Conflict, MillraceError, NotFound
 from shared.ledger.limits import Limits
+from shared.ledger.limits_schema import ASKED
 from shared.ledger.tasks import Tasks
 
 SCOPES = ("queue", "kind", "workspace", "key", "each")
@@ -17,8 +18,6 @@ SCOPES = ("queue", "kind", "workspace", "key", "each")
 PAUSABLE = ("queue", "kind")
 MOST_RULES = 1000
 """Each round of the dispatcher reads them all."""
-ASKED = "asked."
-"""The prefixes of keys that requests name begin with it."""
 ASKED_CHARACTERS = 200
 _NAME = re.compile(r"[!-.0-~]{1,300}")  # what a path's segment can carry
 

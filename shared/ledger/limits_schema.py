@@ -1,5 +1,8 @@
 """The part of the ledger's tables that limits what runs: rules, token buckets, and the trigger that holds them."""
 
+ASKED = "asked."
+"""The prefixes of keys that requests name begin with it."""
+
 LIMITS = """
 -- Limits
 

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -20,6 +20,13 @@ class Lane(IntEnum):
     URGENT = 0
     NORMAL = 5
     BULK = 9
+
+    @classmethod
+    def named(cls, name: "LaneName") -> "Lane":
+        return cls[name.upper()]
+
+
+LaneName = Literal["urgent", "normal", "bulk"]
 
 
 @dataclass(frozen=True)

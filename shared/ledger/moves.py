@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from shared.db import Row, Statements
 from shared.ledger.batch_schema import CLOSED
+from shared.ledger.limits_schema import ASKED
 from shared.ledger.messages import JobArgs
 from shared.version import VERSION
 
@@ -35,10 +36,11 @@ class Claimed:
     step: int | None = None
 
 
-def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed]:
-    """Take those of `ids` that are queued and due, in the order of `ids`.
+def claim(connection: Statements, worker: UUID, ids: list[UUID], kind: str | None = None) -> list[Claimed]:
+    """Take those of `ids` that are queued and due, and of the kind if one is given, in the order of `ids`.
 
-    What is not returned belongs to somebody else or is done: a second message finds nothing. Rows that
+    What is not returned belongs to somebody else or is done: a second message finds nothing. Nor does one of the kind
+    that a job was before it went on as another: time limits are those of a message's kind. Rows that
     another claim holds are skipped, not waited for. A worker without a lease gets nothing: nobody would take
     the jobs back from one that was never entered, and from one that lost its lease they would be at once. Nor does
     one that is being drained.
@@ -50,6 +52,7 @@ def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed
         """UPDATE job SET state = 'running', attempt = attempt + 1, worker = %(worker)s, started_at = now(),
                   progress = NULL
            FROM (SELECT id FROM job WHERE id = ANY(%(ids)s) AND state = 'queued' AND not_before <= now()
+                   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
                    AND (deadline IS NULL OR deadline > now())
                    AND (start_by IS NULL OR start_by > now() OR attempt > 0)
                  ORDER BY id FOR UPDATE SKIP LOCKED) AS due
@@ -58,7 +61,7 @@ def claim(connection: Statements, worker: UUID, ids: list[UUID]) -> list[Claimed
                          WHERE worker.id = %(worker)s AND lease_until > now() AND draining_at IS NULL)
            RETURNING job.id, kind, attempt, max_attempts, crashes, args, workspace, run, traceparent, created_at,
                      deadline, job.tableoid::regclass::text AS part, batch, step""",
-        {"worker": worker, "ids": ids},
+        {"worker": worker, "ids": ids, "kind": kind},
     ).fetchall()
     place = {id: n for n, id in enumerate(ids)}
     return [Claimed(**row) for row in sorted(rows, key=lambda row: place[row["id"]])]
@@ -175,7 +178,8 @@ awaited AS (UPDATE batch SET opens = old.id FROM old
             RETURNING batch.id),
 moved AS (
   UPDATE job SET state = 'queued', kind = %(kind)s, began_as = coalesce(began_as, kind), queue = %(queue)s,
-         args = %(args)s, limit_key = coalesce(%(limit_key)s, limit_key), max_attempts = job.attempt + %(tries)s,
+         args = %(args)s, max_attempts = job.attempt + %(tries)s,
+         limit_key = coalesce(%(limit_key)s, CASE WHEN starts_with(limit_key, '{ASKED}') THEN limit_key END),
          crashes = 0, worker = NULL, progress = NULL, error = NULL,
          not_before = CASE WHEN EXISTS (SELECT FROM awaited) THEN '{CLOSED}' ELSE now() END
   FROM old WHERE job.id = old.id AND job.id = %(id)s RETURNING job.id)
@@ -275,12 +279,13 @@ UNION ALL
  ORDER BY start_by LIMIT %(limit)s)"""
 
 
-def give_up(connection: Statements, id: UUID, error: dict[str, Any]) -> bool:
-    """`queued → failed`: it will not be tried (again)."""
+def give_up(connection: Statements, id: UUID, attempt: int, error: dict[str, Any]) -> bool:
+    """`queued → failed`: it will not be tried (again). Whether it waited still, with no attempt begun meanwhile."""
     row = connection.execute(
         """UPDATE job SET state = 'failed', error = %s, finished_at = now() WHERE id = %s AND state = 'queued'
+             AND attempt = %s
            RETURNING id""",
-        (Jsonb(error), id),
+        (Jsonb(error), id, attempt),
     ).fetchone()
     return row is not None
 

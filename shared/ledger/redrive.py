@@ -27,7 +27,7 @@ from shared.ledger.batch_schema import CLOSED
 from shared.ledger.execute import KindUnknown
 from shared.ledger.failures import Held, HookFailed
 from shared.ledger.filters import JobFilter
-from shared.ledger.limit_rules import ASKED
+from shared.ledger.limits_schema import ASKED
 from shared.ledger.messages import JobArgs, Lane, Retry
 from shared.ledger.requests import KindPrivate, check
 from shared.ledger.tasks import Task, Tasks
@@ -207,6 +207,7 @@ def redriving(
             "tries": Jsonb(tries),
             "default": Retry().max_attempts,
             "args": None if args is None else Jsonb(args.model_dump(mode="json")),
+            "kind": None if args is None else args.kind,
             "limit_key": None if args is None else args.limit_key(),
             "first": first,
             "apart": apart,
@@ -256,6 +257,7 @@ _REDRIVE = f"""
 WITH was AS (
   SELECT id, state, attempt, error, args, batch, step FROM job
   WHERE id = ANY(%(ids)s) AND workspace = %(workspace)s AND state IN ('failed', 'cancelled')
+    AND (%(kind)s::text IS NULL OR kind = %(kind)s)  -- edited arguments are of the kind that was looked at
   ORDER BY id FOR NO KEY UPDATE),
 -- What a batch has still to come to waits for it again. The lock: its step is not opened, nor ended, meanwhile.
 open AS (SELECT id, step FROM batch WHERE id IN (SELECT batch FROM was) AND finished_at IS NULL FOR SHARE),

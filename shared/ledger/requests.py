@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import psycopg
@@ -11,18 +11,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from shared import ids, telemetry
 from shared.db import Row, raw
-from shared.errors import MillraceError, Unprocessable
+from shared.errors import MillraceError, Unprocessable, what_is_wrong
 from shared.ledger.enqueue import Origin, amend, job_row, remember
 from shared.ledger.execute import ArgumentsInvalid, KindUnknown
 from shared.ledger.joint import Joint
 from shared.ledger.limit_rules import ASKED_CHARACTERS, asked_key, check_asked
-from shared.ledger.messages import JobArgs, Lane, Moment
+from shared.ledger.messages import JobArgs, Lane, LaneName, Moment
 from shared.ledger.tasks import Tasks
 from shared.ledger.unique import Unique, insert_unique
 from shared.ledger.values import storable
 
 BATCH_JOBS = 10_000
-LaneName = Literal["urgent", "normal", "bulk"]
 
 
 class BatchJob(BaseModel):
@@ -153,9 +152,7 @@ def check(kind: type[JobArgs], args: dict[str, Any]) -> JobArgs:
     try:
         return kind.model_validate(args)
     except ValidationError as error:
-        wrong = [
-            {"where": ".".join(["args", *map(str, each["loc"])]), "detail": each["msg"]} for each in error.errors()
-        ]
+        wrong = what_is_wrong(error.errors(), "args")
         said = "; ".join(f"{each['where']}: {each['detail']}" for each in wrong[:3])
         raise ArgumentsInvalid(said[:500], errors=wrong[:20]) from error
 
@@ -188,7 +185,7 @@ def row_of(tasks: Tasks, because: Origin, wanted: BatchJob, now: datetime, trace
             raise LimitKeyFixed(f"Jobs of kind {wanted.kind} name what they are limited by: leave limit_key out.")
         row["limit_key"] = asked_key(because.workspace, wanted.limit_key)
     if wanted.lane is not None:
-        row["priority"] = int(Lane[wanted.lane.upper()])
+        row["priority"] = int(Lane.named(wanted.lane))
     return row
 
 

@@ -147,11 +147,12 @@ def _take_off_jobs(connection: Connection, week: Week, cutoff: datetime) -> bool
 
 
 def _survivors(connection: Connection, week: Week, cutoff: datetime) -> set[UUID]:
-    """Jobs that have not ended, or not before `cutoff`, or whose batch has not: a look at the whole week, which locks
-    nothing."""
+    """Jobs that have not ended, or not before `cutoff`, or whose batch has not, or the job that goes on after it: a
+    look at the whole week, which locks nothing."""
     statement = sql.SQL(
         "SELECT id FROM {week} WHERE finished_at IS NULL OR finished_at >= {cutoff}"
-        " OR batch IN (SELECT id FROM batch WHERE finished_at IS NULL) LIMIT {most}"
+        " OR batch IN (SELECT batch.id FROM batch LEFT JOIN job ON job.id = opens"
+        " WHERE batch.finished_at IS NULL OR (opens IS NOT NULL AND job.finished_at IS NULL)) LIMIT {most}"
     )
     words = {"cutoff": sql.Literal(cutoff), "most": sql.Literal(MOST_SURVIVORS + 1)}
     return _ids(connection, statement, week, **words)

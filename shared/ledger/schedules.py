@@ -14,7 +14,7 @@ from shared.db import Row, Statements
 from shared.errors import Conflict, MillraceError, NotFound, Unprocessable
 from shared.ledger import requests
 from shared.ledger.enqueue import Origin, insert, job_row
-from shared.ledger.messages import JobArgs
+from shared.ledger.messages import JobArgs, Lane
 from shared.ledger.tasks import Tasks
 from shared.ledger.values import storable
 from shared.schedules.policies import Missed, Plan, pass_over
@@ -79,7 +79,12 @@ def fired_job(row: Row, args: JobArgs, job: UUID, run: UUID) -> Row:
     because = Origin(row["workspace"], run, "schedule", row["id"])
     facts: dict[str, Any] = {"workspace": row["workspace"], "schedule_id": str(row["id"]), "job_id": str(job)}
     with telemetry.detached(), telemetry.span(f"schedule {row['kind']}", **facts):
-        return job_row(args, because, job)
+        return in_lane(row, job_row(args, because, job))
+
+
+def in_lane(schedule: Row, job: Row) -> Row:
+    """The job in the lane that the schedule says."""
+    return job if schedule["lane"] is None else job | {"priority": int(Lane.named(schedule["lane"]))}
 
 
 # Made and changed by people. All of these run in the caller's transaction.
@@ -159,7 +164,7 @@ def run_now(connection: Statements, tasks: Tasks, workspace: UUID, id: UUID, job
     args = requests.read(tasks, row["kind"], row["args"])
     reason = {"code": "schedule.run_now", "detail": "Somebody asked for it, besides its times."}
     write_slots(connection, [slot_row(id, job, now, now, "fired", now, run=run, reason=reason)])
-    insert(connection, [job_row(args, Origin(workspace, run, "schedule", id), job)])
+    insert(connection, [in_lane(row, job_row(args, Origin(workspace, run, "schedule", id), job))])
     connection.execute(
         "UPDATE schedule SET fired = fired + 1, last_slot = %s, last_job = %s WHERE id = %s", (now, job, id)
     )
@@ -257,8 +262,8 @@ def clock(connection: Statements) -> datetime:
 
 _TIMING = ("cron", "every_seconds", "at", "zone", "starts_at", "ends_at", "anchor")
 _SAVED = (
-    *("name", "kind", "args", *_TIMING, "jitter_seconds", "misfire", "grace_seconds", "window_seconds", "overlap"),
-    *("state", "reason", "next_slot", "next_at", "moved_at", "updated_at"),
+    *("name", "kind", "args", *_TIMING, "jitter_seconds", "misfire", "grace_seconds", "window_seconds"),
+    *("overlap", "lane", "state", "reason", "next_slot", "next_at", "moved_at", "updated_at"),
 )
 
 
@@ -268,7 +273,7 @@ def _columns(tasks: Tasks, wanted: ScheduleRequest, now: datetime) -> Row:
         raise Unprocessable("A NUL character or half a character cannot be stored.")
     start = wanted.instant("start")
     taken = ("name", "kind", "cron", "every_seconds", "zone", "jitter_seconds", "misfire", "grace_seconds",
-             "window_seconds", "overlap")  # fmt: skip
+             "window_seconds", "overlap", "lane")  # fmt: skip
     return {
         **{name: getattr(wanted, name) for name in taken},
         "args": args,

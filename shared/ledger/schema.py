@@ -242,6 +242,7 @@ CREATE TABLE schedule (
   grace_seconds integer   NOT NULL,
   window_seconds integer  NOT NULL,
   overlap     text        NOT NULL CHECK (overlap IN ('allow', 'skip', 'queue', 'cancel')),
+  lane        text        CHECK (lane IN ('urgent', 'normal', 'bulk')),
   state       text        NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'ended', 'broken')),
   reason      jsonb,
   next_slot   timestamptz,
@@ -258,6 +259,7 @@ CREATE TABLE schedule (
   UNIQUE (workspace, name)
 ) WITH (fillfactor = 70);
 COMMENT ON COLUMN schedule.anchor IS 'What an interval is counted from.';
+COMMENT ON COLUMN schedule.lane IS 'Of the jobs that it fires; null: the kind''s own.';
 COMMENT ON COLUMN schedule.state IS 'ended: nothing comes after. broken: it could not be fired; see reason.';
 COMMENT ON COLUMN schedule.next_slot IS 'The first slot that nothing was decided about.';
 COMMENT ON COLUMN schedule.next_at IS 'When that fires: the slot and its jitter.';

@@ -44,6 +44,12 @@ MOST_NAMED = 10
 """So many jobs that did not succeed are named in a reason."""
 
 
+class BatchEnded(WrongState):
+    """There is nothing of it to call off."""
+
+    code, title = "batch.wrong_state", "The batch's state does not allow it"
+
+
 class Stepper:
     """Looks when it is time to; one query a look."""
 
@@ -123,7 +129,10 @@ def advance(connection: Connection, batches: list[UUID]) -> int:
         moves = [_move(row, over[row["id"]]) for row in few if row["id"] in over]
         for move in moves:
             connection.execute(_MOVE, move)
-            connection.execute(_OPEN if move["state"] == "running" else _GO_ON, move)
+            if move["state"] == "running":
+                connection.execute(_OPEN, move)
+            elif move["state"] != "ending":
+                connection.execute(_GO_ON, move)
     return len(moves)
 
 
@@ -181,8 +190,9 @@ WHERE batch = %(id)s AND step = %(step)s AND finished_at IS NULL AND id BETWEEN 
 
 _GO_ON = f"""
 UPDATE job SET not_before = clock_timestamp()
-WHERE id = %(opens)s AND state = 'queued' AND not_before = '{CLOSED}'"""  # noqa: S608
-"""The job that waits for the batch."""
+WHERE id = %(opens)s AND state = 'queued' AND not_before = '{CLOSED}'
+  AND NOT EXISTS (SELECT FROM batch AS later WHERE later.opens = %(opens)s AND later.id > %(id)s)"""  # noqa: S608
+"""The job that waits for the batch, and not for a later one of its own."""
 
 
 # Calling off
@@ -201,7 +211,7 @@ WHERE batch.id = ANY(%s) AND batch.state = 'running' AND job.id = batch.opens AN
 
 def cancel_batch(database: Database, tasks: Tasks, workspace: UUID, id: UUID, by: str) -> None:
     """`running → ending → cancelled`: nothing of it opens from now on, and all its jobs that have not ended are called
-    off, as single ones are. Raises NotFound, WrongState.
+    off, as single ones are. Raises NotFound, BatchEnded.
 
     Dying in between leaves it ending: the leading Beat goes on with what is left. So it does when an attempt that is
     being committed holds its job for long.
@@ -214,7 +224,7 @@ def cancel_batch(database: Database, tasks: Tasks, workspace: UUID, id: UUID, by
             raise NotFound("There is no such batch.", id=str(id))
         state = row["state"]
         if state not in ("running", "ending"):
-            raise WrongState(f"The batch is {state}: only running ones can be cancelled.", state=state)
+            raise BatchEnded(f"The batch is {state}: only running ones can be cancelled.", state=state)
         raw(session).execute(
             "UPDATE batch SET state = 'ending', reason = %s WHERE id = %s AND state = 'running'", (Jsonb(reason), id)
         )
@@ -276,4 +286,4 @@ UPDATE batch SET state = CASE reason ->> 'code' WHEN 'batch.cancelled' THEN 'can
   finished_at = clock_timestamp()
 WHERE id = %s AND state = 'ending'
   AND NOT EXISTS (SELECT FROM job WHERE job.batch = batch.id AND job.finished_at IS NULL)
-RETURNING opens"""
+RETURNING id, opens"""

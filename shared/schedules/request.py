@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from shared.ledger.messages import LaneName
 from shared.schedules import cron as crons
 from shared.schedules.policies import Misfire, Overlap
 from shared.schedules.timetable import CronTimes, Interval, Once, Slot, Times, Timetable, slot_of, zone_of
@@ -115,6 +116,7 @@ class ScheduleRequest(Timing):
         description="What a fire does while an earlier job of the schedule is unfinished: it runs beside it (`allow`), "
         "not at all (`skip`), behind it (`queue`), or in its place (`cancel`).",
     )
+    lane: LaneName | None = Field(None, description="Of the jobs that it fires; by default the kind's own.")
 
 
 def times_of(

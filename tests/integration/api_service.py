@@ -53,6 +53,8 @@ PEERS_JOB = str(ids.draw())
 """The job that they have."""
 PEERS_BATCH = ids.draw()
 """The batch that they have."""
+PEERS_DEFINITION = ids.draw()
+"""The definition of a report, named orders, that they have."""
 
 
 PEERS_RUN = str(ids.draw())
@@ -211,6 +213,15 @@ def peer_service() -> FastAPI:
     @app.get("/v1/batches")
     def list_batches():
         return {"items": [a_batch(str(PEERS_BATCH))], "next": None}
+
+    @app.get("/v1/definitions")
+    def list_definitions():
+        return {"items": [{"id": str(PEERS_DEFINITION), "name": "orders"}], "next": None}
+
+    @app.post("/v1/definitions/{id}/bursts", status_code=202)
+    async def burst(id: str, request: Request):
+        renders = len((await request.json())["recipients"])
+        return {"batch": {"id": id, "url": "x"}, "run": {"id": str(run), "url": "y"}, "renders": renders}
 
     @app.get("/v1/batches/{id}")
     def show_batch(id: str):

@@ -65,7 +65,8 @@ class Ingest:
         worker = ids.draw()
         with self.database.connect() as connection, closing(Executor(self.database, tasks, worker)) as executor:
             leases.renew(connection, worker, "test", 300.0)
-            executor.run("ingest.dataset.load", [job])
+            [found] = self.jobs(id=job)
+            executor.run(found["kind"], [job])
 
     def jobs(self, **where: Any) -> list[dict[str, Any]]:
         return jobs(self.database, **where)

@@ -125,7 +125,7 @@ def test_it_is_called_off_once(client: TestClient, toy: Toy) -> None:
     job = client.get(f"/v1/jobs/{owed['jobs'][1][0]}").json()
     assert job["reason"]["detail"] == "Called off with its batch. Cancelled by test."
     assert job["interventions"][0]["by"] == "its batch"
-    assert refusal(client.post(f"{url}/cancel")) == (409, "job.wrong_state")
+    assert refusal(client.post(f"{url}/cancel")) == (409, "batch.wrong_state")
 
 
 def test_it_is_its_workspaces_alone(service: TestApp, client: TestClient) -> None:

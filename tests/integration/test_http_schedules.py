@@ -85,6 +85,7 @@ def test_times_without_an_offset_are_those_of_the_zone(client: TestClient) -> No
         ({"jitter_seconds": -1}, "body.jitter_seconds", "greater than or equal to 0"),
         ({"misfire": "never"}, "body.misfire", "'skip', 'once' or 'all'"),
         ({"overlap": "merge"}, "body.overlap", "'allow', 'skip', 'queue' or 'cancel'"),
+        ({"lane": "fast"}, "body.lane", "'urgent', 'normal' or 'bulk'"),
         ({"name": " x"}, "body.name", "printable characters"),
         ({"name": "a\x00b"}, "body.name", "printable characters"),
         ({"name": ""}, "body.name", "at least 1 character"),

@@ -54,7 +54,7 @@ def test_a_file_becomes_a_dataset(ingest: Ingest) -> None:
     ]
     assert dataset["columns"][1]["mean"] == 51.0
     [job] = ingest.jobs()
-    assert (job["state"], job["result"]) == ("succeeded", {"rows_loaded": 100, "rows_rejected": 3})
+    assert (job["state"], job["result"]) == ("succeeded", {"version": 1, "rows_loaded": 100, "rows_rejected": 3})
 
 
 def test_its_completion_is_published_with_the_key_of_the_parquet(ingest: Ingest) -> None:

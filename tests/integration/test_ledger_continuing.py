@@ -9,11 +9,12 @@ import pytest
 
 from shared.db import raw
 from shared.errors import LeaseLost
-from shared.ledger import batches, leases, redrive, steps, why
+from shared.ledger import batches, leases, moves, redrive, steps, why
 from shared.ledger.attempts import Attempt
 from shared.ledger.batches import CLOSED_AT, enqueue_batch
 from shared.ledger.enqueue import Origin
 from shared.ledger.messages import Lane
+from shared.ledger.moves import Finished, Next
 from shared.ledger.schedules import job_id
 from shared.ledger.tasks import Tasks
 from shared.ledger.unique import Unique, enqueue_unique
@@ -72,7 +73,7 @@ def test_it_stays_one_job_with_one_result(toy: Toy) -> None:
     assert (row["state"], row["kind"], row["began_as"], row["args"]["name"]) == ("queued", Other.kind, Do.kind, "later")
     assert (row["max_attempts"], row["result"], row["error"]) == (1 + Other.retry.max_attempts, None, None)
     assert toy.execute("SELECT job FROM effect") == [{"job": job}]
-    toy.run(TASKS, job, kind=Other.kind)
+    toy.run(TASKS, job)
     row = toy.job(job)
     assert (row["state"], row["result"], row["attempt"]) == ("succeeded", "later", 2)
     [first, second] = toy.attempts(job)
@@ -156,6 +157,55 @@ def test_its_failure_and_its_redrive_are_those_of_what_it_is_by_then(toy: Toy) -
     assert (toy.job(job)["state"], toy.outcomes(job)) == ("succeeded", ["continued", "succeeded"])
 
 
+def test_a_message_of_the_kind_that_it_was_does_not_begin_it(toy: Toy) -> None:
+    """It would run under that kind's time limit."""
+    job = toy.enqueue()
+    toy.run(TASKS, job)
+    toy.run(TASKS, job, kind=Do.kind)
+    assert (toy.job(job)["state"], toy.outcomes(job)) == ("queued", ["continued"])
+
+
+def test_a_body_that_has_done_its_part_may_put_something_away(toy: Toy) -> None:
+    """Nobody takes it for one that goes on after its end."""
+    job = toy.enqueue()
+    [claimed] = toy.claim(job)
+    with toy.connect() as connection:
+        moves.continue_as(connection, Finished(job, claimed.attempt), Next(Other()))
+        connection.execute("UPDATE attempt SET finished_at = now() - interval '1 hour'")
+        assert connection.execute(leases._ENDED, ([job],)).fetchall() == []
+
+
+def test_an_attempt_that_has_ended_its_job_does_not_go_on(toy: Toy) -> None:
+    def body(attempt: Attempt, args: Do) -> None:
+        with attempt.finishing():
+            pass
+        with pytest.raises(RuntimeError, match="has ended the job"):
+            attempt.continue_as(Other())
+
+    job = toy.enqueue()
+    toy.run(make(body), job)
+    assert (toy.job(job)["state"], toy.job(job)["kind"]) == ("succeeded", Do.kind)
+
+
+@pytest.mark.parametrize(("named", "kept"), [("asked.host:x:y", "asked.host:x:y"), ("host:y", None)])
+def test_it_keeps_the_limit_key_that_a_request_named(toy: Toy, named: str, kept: str | None) -> None:
+    job = toy.enqueue()
+    toy.execute("UPDATE job SET limit_key = %s WHERE id = %s", named, job)
+    toy.run(TASKS, job)
+    assert toy.job(job)["limit_key"] == kept
+
+
+def test_edited_arguments_are_of_the_kind_that_was_looked_at(toy: Toy) -> None:
+    """It has gone on as another meanwhile."""
+    job = toy.enqueue()
+    toy.run(TASKS, job)
+    redrive.cancel_one(toy.database, TASKS, toy.workspace, job, "somebody")
+    move = redrive.redriving(TASKS, toy.workspace, "somebody", args=Do(name="edited"))
+    with toy.database.transaction() as session:
+        assert move.make(session, [job], 0) == []
+    assert (toy.job(job)["state"], toy.job(job)["args"]["name"]) == ("cancelled", "later")
+
+
 # Whoever waits for it
 
 
@@ -178,10 +228,10 @@ def test_its_schedule_waits_for_all_of_it(toy: Toy) -> None:
     id = beat.make(overlap="skip")
     beat.fire(NOON)
     toy.hurry()
-    toy.run(tasks, job_id(id, NOON), kind=Asked.kind)
+    toy.run(tasks, job_id(id, NOON))
     beat.fire(NOON + MINUTE)
     assert beat.outcomes(id) == ["fired", "skipped"]
-    toy.run(tasks, job_id(id, NOON), kind=Other.kind)
+    toy.run(tasks, job_id(id, NOON))
     beat.fire(NOON + 2 * MINUTE)
     assert beat.outcomes(id) == ["fired", "skipped", "fired"]
 
@@ -199,7 +249,7 @@ def test_its_key_stands_for_all_of_it_but_it_has_begun(toy: Toy, scope: str, exi
     again = ask()
     assert (again.existing, again.job == first.job) == (existing, existing)
     toy.run(TASKS, first.job)
-    assert not (ask().existing and existing)
+    assert ask().job != first.job, "it has ended"
 
 
 # After a batch
@@ -234,6 +284,47 @@ def test_it_goes_on_when_its_batch_was_called_off(toy: Toy) -> None:
     steps.cancel_batch(toy.database, FANS_OUT, toy.workspace, batch["id"], "somebody")
     toy.run(FANS_OUT, job)
     assert (toy.job(job)["state"], toy.job(job)["result"]) == ("succeeded", str(batch["id"]))
+
+
+def test_a_step_that_stops_the_batch_does_not_open_it_yet(toy: Toy) -> None:
+    """What is left of the batch is called off first."""
+
+    def body(attempt: Attempt, args: Do) -> None:
+        if args.name == "fail":
+            raise Broken("No.")
+        with attempt.finishing() as session:
+            owed = enqueue_batch(session, [[Do(name="fail")], [Do(name="b")]])
+            attempt.continue_as(Other(name=str(owed.id)), after=owed.id)
+
+    tasks = make(body)
+    job = toy.enqueue(Do(name="fan out"))
+    toy.run(tasks, job)
+    [failing, left] = parts(toy, job)
+    toy.run(tasks, failing)
+    [batch] = toy.execute("SELECT id FROM batch")
+    with toy.connect() as connection:
+        assert steps.advance(connection, [batch["id"]]) == 1
+    assert (toy.job(job)["not_before"], toy.job(left)["state"]) == (CLOSED_AT, "queued")
+    look(toy, tasks)
+    assert toy.job(left)["state"] == "cancelled"
+    toy.run(tasks, job)
+    assert toy.job(job)["state"] == "succeeded"
+
+
+def test_the_batch_of_a_former_life_does_not_open_it(toy: Toy) -> None:
+    """Driven again it owes another: it waits for that one alone."""
+    job = toy.enqueue(Do(value=["a"]))
+    toy.run(FANS_OUT, job)
+    [first] = toy.execute("SELECT id FROM batch")
+    redrive.cancel_one(toy.database, FANS_OUT, toy.workspace, job, "somebody")
+    redrive.redrive_one(toy.database, FANS_OUT, toy.workspace, job, "somebody")
+    again = make(fan_out, lambda attempt, args: fan_out(attempt, Do(value=["b"])))
+    toy.run(again, job)
+    [former, _] = parts(toy, job)
+    toy.run(FANS_OUT, former)
+    look(toy)
+    assert toy.execute("SELECT id FROM batch WHERE finished_at IS NOT NULL") == [first]
+    assert toy.job(job)["not_before"] == CLOSED_AT
 
 
 def test_what_it_waits_for_is_called_off_with_it(toy: Toy) -> None:

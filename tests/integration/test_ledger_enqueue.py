@@ -37,7 +37,7 @@ def test_what_is_rolled_back_never_runs(toy: Toy) -> None:
 
     with pytest.raises(Abandoned):
         abandon()
-    toy.run(tasks, *owed)
+    toy.run(tasks, *owed, kind=Do.kind)
     assert ran == []
     assert toy.execute("SELECT id FROM job UNION ALL SELECT id FROM event") == []
 

@@ -184,7 +184,7 @@ def test_only_the_attempt_that_holds_the_job_ends_it(toy: Toy) -> None:
             not moves.release(connection, job, old.attempt, REASON, crashed=True),
             not moves.fence(connection, job, old.attempt),
             not moves.report_progress(connection, job, old.attempt, {}),
-            not moves.give_up(connection, job, REASON),
+            not moves.give_up(connection, job, 1, REASON),
         ):
             assert refused
         assert toy.job(job)["state"] == "running"

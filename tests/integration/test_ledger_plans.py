@@ -189,6 +189,7 @@ def look(toy: Toy, connection: Any, jobs: list[Any]) -> None:
         JobFilter(),
         JobFilter(state="failed"),
         JobFilter(run=ids.draw()),
+        JobFilter(state="queued", queue="toy.jobs", lane="bulk"),
         JobFilter(created_from=now - timedelta(days=1), kind=Do.kind, error="no"),
     ):
         queries.list_jobs(connection, "toy", toy.workspace, wanted)

@@ -290,7 +290,8 @@ class Ledger(RuleBasedStateMachine):
     @rule(job=jobs, by=st.integers(0, WORKERS - 1))
     def give_up_a_queued_job(self, job: UUID, by: int) -> None:
         queued = self.known[job].state == "queued"
-        assert moves.give_up(self.lines[by], job, REASON) == queued
+        assert not moves.give_up(self.lines[by], job, self.known[job].attempt + 1, REASON)
+        assert moves.give_up(self.lines[by], job, self.known[job].attempt, REASON) == queued
         if queued:
             self.known[job].state = "failed"
 

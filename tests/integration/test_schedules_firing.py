@@ -42,6 +42,21 @@ def test_a_due_schedule_fires_a_job_of_its_workspace_in_a_run_of_its_own(toy: To
     assert (row["fired"], row["last_job"], row["next_slot"]) == (1, job["id"], NOON + MINUTE)
 
 
+def test_its_jobs_go_in_the_lane_that_it_says(toy: Toy, beat: Schedules) -> None:
+    """When they are due, when they have waited for another, and when somebody asks."""
+    made = {lane: beat.make(lane=lane, overlap="queue") for lane in ("urgent", "bulk", None)}
+    for minute in (0, 1):
+        beat.fire(NOON + minute * MINUTE)
+    for id in made.values():
+        beat.run(beat.jobs(id)[0]["id"])
+    beat.fire(NOON + MINUTE)
+    for id in made.values():
+        with toy.database.transaction() as session:
+            schedules.run_now(raw(session), beat.tasks, toy.workspace, id, ids.draw(), ids.draw())
+    found = {lane: [job["priority"] for job in beat.jobs(id)] for lane, id in made.items()}
+    assert found == {"urgent": [0] * 3, "bulk": [9] * 3, None: [5] * 3}
+
+
 def test_it_fires_once_and_then_waits(beat: Schedules) -> None:
     id = beat.make()
     assert [beat.fire(NOON - SECOND), beat.fire(NOON), beat.fire(NOON), beat.fire(NOON + 59 * SECOND)] == [0, 1, 0, 0]

@@ -24,6 +24,7 @@ class Job:
     cause_id: UUID = NOBODY
     reason: dict[str, Any] | None = None
     finished_at: datetime | None = NOON
+    began_as: str | None = None
 
 
 def completed() -> Envelope:
@@ -54,6 +55,13 @@ def test_ends_when_every_event_has_become_the_jobs_of_its_subscribers():
     event = completed()
     found = standing([Job("x", "succeeded"), *taken_in(event, *consumers(event.type))], [event], [])
     assert (found.state, found.finished_at) == ("succeeded", NOON)
+
+
+def test_a_subscribers_job_that_goes_on_as_another_kind_has_taken_its_event_in() -> None:
+    event = completed()
+    there = taken_in(event, *consumers(event.type))
+    there[0].began_as, there[0].kind = there[0].kind, "a.b.c"
+    assert standing(there, [event], []).state == "succeeded"
 
 
 @pytest.mark.parametrize("missing", consumers("ingest.dataset.completed.v1"))

@@ -1,21 +1,21 @@
 """Counts of jobs over time, of all services. Kinds are a service's own, so what each of them counts is the whole."""
 
 from datetime import UTC, datetime
-from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
-from shared.auth import Principal, issue
-from shared.http import counts, requires
+from shared.auth import issue
+from shared.http import counts
 from shared.http.counts import BucketQuery, FromQuery, JobCounts, KindQuery, UntilQuery
+from shared.http.dependencies import Caller
 
 router = APIRouter(tags=["jobs"])
 
 
 @router.get("/v1/jobs:counts")
 async def count_jobs(
-    caller: Annotated[Principal, Depends(requires("read"))],
+    caller: Caller.Look,
     request: Request,
     bucket: BucketQuery = "hour",
     created_from: FromQuery = None,

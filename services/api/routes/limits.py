@@ -76,6 +76,6 @@ def service_of(key: str, named: str | None) -> str:
     if service not in SERVICES:
         known = ", ".join(SERVICES)
         if named is None and service is None:
-            raise ServiceNeeded(f"Every service keeps its own {scope}: rules: add ?service= and one of {known}.")
+            raise ServiceNeeded(f"Every service keeps its own {scope}: rules: name the service, one of {known}.")
         raise ServiceNeeded(f"There is no service named {str(service)[:100]!r}: there are {known}.", known=SERVICES)
     return str(service)

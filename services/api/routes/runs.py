@@ -20,7 +20,7 @@ from shared.db import raw
 from shared.errors import MillraceError, NotFound, Unavailable
 from shared.http import PageLimit, requires
 from shared.http.bodies import JobBody, JobDetail, JobPage, RunPart
-from shared.http.dependencies import Wanted
+from shared.http.dependencies import Caller, Wanted
 from shared.http.why import WhyBody, why_of
 from shared.ledger import queries
 from shared.ledger.filters import JobFilter
@@ -140,7 +140,7 @@ def _own_part(caller: Principal, request: Request, id: UUID) -> RunPart:
 
 @router.get("/v1/jobs")
 async def list_jobs(
-    caller: Reader, request: Request, wanted: Wanted, after: UUID | None = None, limit: PageLimit = 100
+    caller: Caller.Look, request: Request, wanted: Wanted, after: UUID | None = None, limit: PageLimit = 100
 ) -> JobPage:
     """Jobs of all services, newest first."""
     params = wanted.model_dump(mode="json", exclude_none=True) | ({"after": str(after)} if after else {})
@@ -168,7 +168,7 @@ def _merge(pages: Sequence[JobPage], limit: int, unreachable: list[str]) -> JobP
 
 
 @router.get("/v1/jobs/{id}")
-async def show_job(caller: Reader, request: Request, id: UUID) -> JobDetail:
+async def show_job(caller: Caller.Look, request: Request, id: UUID) -> JobDetail:
     """One job of whichever service has it, with every attempt."""
     found, failed = await request.app.state.peers.ask_all(f"/v1/jobs/{id}", _token(caller, request), {})
     for answer in found.values():
@@ -197,7 +197,7 @@ def _own_job(caller: Principal, request: Request, id: UUID) -> JobDetail | None:
 
 
 @router.get("/v1/jobs/{id}/why", response_model_exclude_none=True)
-async def why_job(caller: Reader, request: Request, id: UUID) -> WhyBody:
+async def why_job(caller: Caller.Look, request: Request, id: UUID) -> WhyBody:
     """What the job waits for, whichever service has it; or why it ended as it did."""
     found, failed = await request.app.state.peers.ask_all(f"/v1/jobs/{id}/why", _token(caller, request), {})
     for answer in found.values():

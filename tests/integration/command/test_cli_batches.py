@@ -11,7 +11,7 @@ from services.api.jobs import RunCanary
 from services.api.tasks import tasks
 from shared.db import Database
 from shared.testing.ledger import run_due
-from tests.integration.api_service import PEERS_BATCH, Say
+from tests.integration.api_service import PEERS_BATCH, PEERS_DEFINITION, Say
 
 CANARY = {"kind": RunCanary.kind, "args": {"text": "hello"}}
 STEPS: dict[str, Any] = {"name": "monthly", "steps": [[CANARY, CANARY], [CANARY]]}
@@ -113,3 +113,32 @@ def test_what_the_gateway_refuses_is_one_line(say: Say, tmp_path: Path) -> None:
 def test_wrong_words_are_bad_input(say: Say, arguments: tuple[str, ...]) -> None:
     code, out, err = say("batches", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+RECIPIENTS = [{"name": "North", "only": {"region": "North"}}, {"name": "South", "only": {"region": "South"}}]
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+def test_a_burst_is_asked_for_by_the_definitions_name_or_id(say: Say, tmp_path: Path, by: str) -> None:
+    definition = "orders" if by == "name" else str(PEERS_DEFINITION)
+    file = tmp_path / "recipients.json"
+    file.write_text(json.dumps(RECIPIENTS))
+    code, out, _ = say("batches", "burst", definition, str(file))
+    assert code == 0
+    assert out.startswith(f"batch {PEERS_DEFINITION} of 2 reports in run "), "the service behind the gateway was asked"
+
+
+@pytest.mark.parametrize(
+    ("definition", "content", "said"),
+    [
+        ("orders", "{}", "holds no recipients"),
+        ("orders", "[", "is no JSON"),
+        ("nothing", "[]", "there is no definition named 'nothing'"),
+    ],
+)
+def test_a_burst_of_nothing_is_bad_input(say: Say, tmp_path: Path, definition: str, content: str, said: str) -> None:
+    file = tmp_path / "recipients.json"
+    file.write_text(content)
+    code, out, err = say("batches", "burst", definition, str(file))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err

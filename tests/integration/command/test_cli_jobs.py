@@ -209,7 +209,10 @@ JOB = str(ids.draw())
         (["list", "--since", "999999w"], "is neither a time"),
         (["list", "--since", "1960-01-01"], "created_from"),
         (["list", "--run", "x"], "'x' is no id of a run"),
-        (["prioritise", JOB], "--lane '' is none of urgent, normal, bulk"),
+        (["prioritise", JOB], "say into which lane: --lane urgent, normal, bulk"),
+        (["prioritise", "--all"], "say into which lane: --lane urgent, normal, bulk"),
+        (["list", "--lane", "fast"], "--lane 'fast' is none of"),
+        (["list", "--workspace", "mine"], "'mine' is no id of a workspace"),
         (["prioritise", JOB, "--lane", "fast"], "--lane 'fast' is none of"),
         (["prioritise", "--lane", "bulk"], "name jobs, or say which by options"),
         (["counts", "--bucket", "week"], "--bucket 'week' is none of minute, hour, day"),
@@ -252,3 +255,37 @@ def test_what_no_request_can_hold_is_one_line_and_exit_code_2(
 ) -> None:
     assert run(list(arguments)) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_jobs_are_found_and_moved_by_queue_and_lane(client: Client, database: Database, say: Say) -> None:
+    [normal] = owe(client, "a")
+    bulk = client.create_job(RunCanary.kind, {"text": "b"}, lane="bulk")["job"]["id"]
+
+    def listed(*options: str) -> set[str]:
+        return {job["id"] for job in json.loads(say("list", "--kind", RunCanary.kind, *options, "--json")[1])["jobs"]}
+
+    assert listed("--queue", "api.jobs") == {normal, bulk}
+    assert listed("--queue", "api.jobs", "--lane", "bulk") == {bulk}
+    assert listed("--queue", "api.other") == set()
+    assert say("prioritise", "--in-lane", "bulk", "--lane", "urgent", "--yes")[0] == 0
+    assert listed("--lane", "urgent") == {bulk}
+    assert say("cancel", "--queue", "api.jobs", "--lane", "urgent", "--yes")[0] == 0
+    assert listed("--job-state", "cancelled") == {bulk}
+
+
+def test_the_operator_looks_at_the_jobs_of_a_workspace_that_it_names(
+    client: Client, database: Database, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job] = owe(client, "a")
+    [row] = jobs(database, kind=RunCanary.kind)
+    whose = ("--workspace", str(row["workspace"]))
+    assert "Only the operator names a workspace" in say("list", *whose)[2]
+    monkeypatch.setenv("MILLRACE_KEY", "the operator")
+    assert [each["id"] for each in json.loads(say("list", "--kind", RunCanary.kind, *whose, "--json")[1])["jobs"]] == [
+        job
+    ]
+    assert f"job       {job}" in say("show", job, *whose)[1]
+    assert "why " in say("why", job, *whose)[1]
+    assert json.loads(say("list", "--workspace", str(ids.draw()), "--json")[1])["jobs"] == []
+    code, _, err = say("show", job)
+    assert (code, err.count("\n")) == (2, 1), "without a workspace it has none"

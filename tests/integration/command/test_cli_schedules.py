@@ -57,15 +57,37 @@ def test_a_service_that_cannot_be_asked_is_named(client: Client, say: Say, monke
 
 def test_every_option_reaches_the_api(say: Say, client: Client) -> None:
     options = ("--every", "15m", "--start", "2036-01-01", "--end", "2036-02-01T12:00+01:00", "--zone", "Asia/Kathmandu",
-               "--misfire", "all", "--window", "2h", "--grace", "10s", "--overlap", "queue")  # fmt: skip
+               "--misfire", "all", "--window", "2h", "--grace", "10s", "--overlap", "queue",
+               "--lane", "bulk")  # fmt: skip
     code, out, _ = say(*HELLO, *options, "--json")
     assert code == 0
     made = json.loads(out)
     assert client.schedule(made["id"]) == made
     assert (made["every_seconds"], made["misfire"], made["window_seconds"]) == (900, "all", 7200)
-    assert (made["grace_seconds"], made["overlap"]) == (10, "queue")
+    assert (made["grace_seconds"], made["overlap"], made["lane"]) == (10, "queue", "bulk")
     assert datetime.fromisoformat(made["start"]) == datetime(2035, 12, 31, 18, 15, tzinfo=UTC)
     assert datetime.fromisoformat(made["end"]) == datetime(2036, 2, 1, 11, tzinfo=UTC)
+
+
+def test_an_edit_changes_what_is_given_and_nothing_else(say: Say, client: Client) -> None:
+    say(*HELLO, "--every", "15m", "--zone", "Asia/Kathmandu", "--lane", "bulk", "--overlap", "skip")
+    before = client.schedule(next(client.schedules())["id"])
+    code, out, _ = say("edit", "hello", "--overlap", "queue", "--jitter", "30s", "--json")
+    after = json.loads(out)
+    changed = {"overlap": "queue", "jitter_seconds": 30}
+    assert (code, client.schedule(before["id"])) == (0, after)
+    assert {name: after[name] for name in before if name not in ("next_at", "updated_at")} == {
+        name: changed.get(name, value) for name, value in before.items() if name not in ("next_at", "updated_at")
+    }
+    code, out, _ = say("edit", "hello", "--cron", "@daily", "--name", "daily", "--args", '{"text": "b"}', "--json")
+    after = json.loads(out)
+    assert (code, after["cron"], after["every_seconds"]) == (0, "@daily", None)
+    assert (after["name"], after["args"], after["zone"], after["overlap"]) == (
+        "daily",
+        {"text": "b"},
+        "Asia/Kathmandu",
+        "queue",
+    )
 
 
 def test_it_is_paused_resumed_run_and_deleted(say: Say, client: Client, database: Database) -> None:
@@ -119,8 +141,11 @@ def test_the_client_replaces_a_definition(client: Client) -> None:
         ((*HELLO, "--at", "tomorrow"), "--at 'tomorrow' is no time"),
         ((*HELLO, "--at", "2020-01-01"), "its times are over"),
         ((*HELLO, "--cron", "@daily", "--misfire", "never"), "'skip', 'once' or 'all'"),
+        ((*HELLO, "--cron", "@daily", "--lane", "fast"), "--lane 'fast' is none of urgent, normal, bulk"),
         (("create", "x", RunCanary.kind, "--args", "[1]", "--cron", "@daily"), "--args is a JSON object"),
         (("create", "x", "api.run.settle", "--cron", "@daily"), "the service's own"),
+        (("edit", "nobody"), "say what is to change"),
+        (("edit", "nobody", "--cron", "@daily"), "there is no schedule named 'nobody'"),
         (("show", "nobody"), "there is no schedule named 'nobody'"),
         (("preview", "x", "--cron", "@daily"), "name a schedule or give times, not both"),
     ],

@@ -74,8 +74,9 @@ class Toy:
         """Whatever waits for a later try is due now."""
         self.execute("UPDATE job SET not_before = now() WHERE state = 'queued' AND not_before < %s", CLOSED_AT)
 
-    def run(self, tasks: Tasks, *jobs: UUID, kind: str = Do.kind, worker: UUID | None = None) -> None:
-        """What a worker does with one wake-up for the jobs."""
+    def run(self, tasks: Tasks, *jobs: UUID, kind: str | None = None, worker: UUID | None = None) -> None:
+        """What a worker does with one wake-up for the jobs, of the kind that the first of them is."""
+        kind = kind or self.job(jobs[0])["kind"]
         with closing(Executor(self.database, tasks, worker or self.worker())) as executor:
             executor.run(kind, list(jobs))
 
