@@ -55,6 +55,19 @@ def test_those_that_come_during_a_commit_share_the_next(toy: Toy, joint: Joint) 
     assert [each["jobs"] for each in transactions] == [1, 7]
 
 
+def test_one_alone_waits_for_nobody(toy: Toy, joint: Joint, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaths: list[float] = []
+    monkeypatch.setattr(joint_module.time, "sleep", breaths.append)
+    for name in ("a", "b"):
+        joint.owe([row(toy, name)])
+    assert breaths == []
+    together(joint, toy, [row(toy, str(n)) for n in range(3)])
+    breaths.clear()
+    for name in ("c", "d"):
+        joint.owe([row(toy, name)])
+    assert breaths == [joint_module.BREATH_SECONDS], "after a commit that was shared, once"
+
+
 def test_what_one_asked_for_spoils_nothing_for_the_others(toy: Toy, joint: Joint) -> None:
     rows = [row(toy, name) for name in ("first", "good", "\x00", "fine")]
     errors = together(joint, toy, rows)
